@@ -1,0 +1,37 @@
+"""How long a newcomer waits: set-up with a warm package cache, `make demo` and `make test`, in a fresh clone.
+
+The clone is of what is committed. Each command is the README's own; the set-up is timed apart by `make setup`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from common import Results
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def seconds(command: list[str], folder: Path) -> float:
+    began = time.perf_counter()
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    results = Results("demo_time", seeds=[0])
+    with tempfile.TemporaryDirectory() as name:
+        clone = Path(name) / "understudy"
+        subprocess.run(["git", "clone", "-q", str(REPOSITORY), str(clone)], check=True)
+        summary = {
+            f"{part}_seconds": results.cell(f"make {part}", lambda part=part: seconds(["make", part], clone))
+            for part in ("setup", "demo", "test")
+        }
+    results.write(**summary)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,434 @@
+"""Writes docs/benchmarks.md from benchmarks/results/*.json: every figure beside its target, with command and spread.
+
+    python benchmarks/quote.py            writes the page
+    python benchmarks/quote.py --check    exits with 1 where the page is not what the results say
+
+Nothing on the page is typed by hand. A result that is not there reads "not measured yet".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from understudy.evaluate import wilson_interval
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+UNMEASURED = "not measured yet"
+
+HEAD = """\
+# Benchmarks
+
+This page is written by `python benchmarks/quote.py` from the files in `benchmarks/results`. Do not edit it: a test
+compares the two. `make bench` measures everything again; a benchmark that was stopped continues where it was.
+
+Success is `info["success"]` at any step of an episode. Its interval is Wilson's at 95 %, over all starts of all
+training seeds together. It treats the starts as independent and knows nothing of the spread between training seeds, so
+the lowest and the highest seed stand beside it. Where a figure is a median of repeated runs, the range of the runs is
+given. Starts are counted as `reset(seed=first + i)`.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One measured value.
+
+    Args:
+        text: as the page shows it.
+        met: whether the target is met; None where there is none.
+        spread: an interval or a range, in words.
+    """
+
+    text: str
+    met: bool | None = None
+    spread: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One row of the page.
+
+    Args:
+        title: what is measured.
+        target: what it should be, in words.
+        result: name of the file in `benchmarks/results`, without its suffix.
+        read: the value, from the whole content of that file; a missing key means that it was not measured.
+    """
+
+    title: str
+    target: str
+    result: str
+    read: Callable[[dict[str, Any]], Reading]
+
+
+def summary(content: dict[str, Any]) -> dict[str, Any]:
+    """The figures that a result is quoted by."""
+    return content["summary"]
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def interval(pair: Iterable[float]) -> str:
+    low, high = pair
+    return f"[{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def over_runs(values: Iterable[float], form: str = "{:.2f}") -> str:
+    values = list(values)
+    return f"{form.format(min(values))} to {form.format(max(values))} in {len(values)} runs"
+
+
+def cells(content: dict[str, Any], prefix: str) -> list[Any]:
+    """The cells whose names begin with `prefix`, in the order of their measurement."""
+    return [cell for name, cell in content["cells"].items() if name.startswith(prefix)]
+
+
+def seed_rates(content: dict[str, Any]) -> list[float]:
+    return [cell["success_rate"] for cell in cells(content, "seed ")]
+
+
+def door_mean(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    rates = seed_rates(content)
+    spread = f"{interval(found['interval_over_all_starts'])}; seeds {percent(min(rates))} to {percent(max(rates))}"
+    return Reading(percent(found["mean_success"]), found["mean_success"] >= 0.45, spread)
+
+
+def door_sustained(content: dict[str, Any]) -> Reading:
+    rates = [cell["sustained_rate"] for cell in cells(content, "seed ")]
+    spread = f"seeds {percent(min(rates))} to {percent(max(rates))}"
+    return Reading(percent(summary(content)["mean_sustained"]), None, spread)
+
+
+def pick_place_mean(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    rates = seed_rates(content)
+    spread = f"{interval(found['interval_over_all_starts'])}; seeds {percent(min(rates))} to {percent(max(rates))}"
+    return Reading(percent(found["mean_success"]), found["mean_success"] >= 0.9, spread)
+
+
+def pick_place_seconds(content: dict[str, Any]) -> Reading:
+    times = [cell["training_seconds"] for cell in cells(content, "seed ")]
+    longest = summary(content)["longest_training_seconds"]
+    return Reading(f"{longest:.0f} s (the longest)", longest <= 60, over_runs(times, "{:.0f} s"))
+
+
+def faster_to_loss(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    losses = f"held-out loss {found['our_held_out_loss']:.4f} against {found['script_best_held_out_loss']:.4f}"
+    reached = found["our_held_out_loss"] <= found["script_best_held_out_loss"]
+    times = found["times_faster_to_the_scripts_best_loss"]
+    ours = [cell["seconds"] for cell in cells(content, "ours, ") if "seconds" in cell]
+    return Reading(f"{times:.1f} times; {losses}", reached and times >= 10, f"ours {over_runs(ours, '{:.1f} s')}")
+
+
+def ratios(content: dict[str, Any], one: str, other: str) -> list[float]:
+    pairs = zip(cells(content, one), cells(content, other), strict=True)
+    return [first["samples_per_s"] / second["samples_per_s"] for first, second in pairs]
+
+
+def samples_against_script(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    times = found["times_the_scripts_speed"]
+    text = f"{times:.1f} times ({found['our_samples_per_s']:,.0f} against {found['script_samples_per_s']:,.0f})"
+    return Reading(text, times >= 3, over_runs(ratios(content, "ours, one thread", "script, one thread"), "{:.1f}"))
+
+
+def share_of_floor(content: dict[str, Any]) -> Reading:
+    share = summary(content)["share_of_the_floor"]
+    runs = ratios(content, "ours, one thread", "floor, one thread")
+    return Reading(percent(share), share >= 0.5, over_runs([100 * run for run in runs], "{:.0f} %"))
+
+
+def imitation_speed(content: dict[str, Any]) -> Reading:
+    times = summary(content)["times_the_samples_per_s"]
+    return Reading(f"{times:.1f} times", times > 1, over_runs(ratios(content, "understudy", "imitation"), "{:.1f}"))
+
+
+def imitation_success(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    ours, theirs = ([cell["success_rate"] for cell in cells(content, name)] for name in ("understudy", "imitation"))
+    mine, other = (f"{percent(min(rates))} to {percent(max(rates))}" for rates in (ours, theirs))
+    text = f"{percent(found['understudy_success'])} against {percent(found['imitation_success'])}"
+    return Reading(text, found["understudy_success"] >= found["imitation_success"], f"seeds {mine} against {other}")
+
+
+def latency(policy: str, load: str) -> Callable[[dict[str, Any]], Reading]:
+    def read(content: dict[str, Any]) -> Reading:
+        found = summary(content)[f"{policy}_{load}"]
+        text = f"p50 {found['p50_us']:.0f} us, p99 {found['p99_us']:.0f} us"
+        promised = policy == "one" and load == "idle"
+        return Reading(text, found["p50_us"] <= 60 if promised else None, f"{content['calls']:,} calls")
+
+    return read
+
+
+def parallel(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    share = found["share_of_env_step"]
+    runs = content["share_of_env_step_each"]
+    return Reading(percent(share), share >= 0.9, over_runs([100 * run for run in runs], "{:.0f} %"))
+
+
+def parallel_cpu(content: dict[str, Any]) -> Reading:
+    return Reading(percent(summary(content)["share_of_env_step_by_cpu_time"]))
+
+
+def parallel_physics(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    return Reading(f"{percent(found['share_of_mj_step'])}; `env.step` {percent(found['env_step_share_of_mj_step'])}")
+
+
+def growth_open(content: dict[str, Any]) -> Reading:
+    seconds = summary(content)["open_seconds"]
+    runs = [cell["open_seconds"] for cell in cells(content, "large")]
+    return Reading(f"{seconds:.2f} s", seconds <= 2, over_runs(runs, "{:.2f} s"))
+
+
+def growth_cost(content: dict[str, Any]) -> Reading:
+    times = summary(content)["cost_per_sample_large_over_small"]
+    return Reading(f"{times:.2f} times", times <= 1.1, over_runs(ratios(content, "small", "large")))
+
+
+def growth_memory(content: dict[str, Any]) -> Reading:
+    times = summary(content)["resident_over_arrays"]
+    runs = [cell["resident_bytes"] / cell["array_bytes"] for cell in cells(content, "large")]
+    return Reading(f"{times:.2f} times", times <= 1.5, over_runs(runs))
+
+
+def durability(content: dict[str, Any]) -> Reading:
+    found, append = summary(content), content["cells"]["append"]
+    text = (
+        f"{found['append_ms']:.2f} ms an episode, {found['append_without_sync_ms']:.2f} ms without any fsync; "
+        f"{found['journal_step_ms']:.3f} ms a step for the journal"
+    )
+    return Reading(text, None, f"medians; 95 % of {append['calls']} episodes within {append['p95_ms']:.2f} ms")
+
+
+def minutes(key: str, most: float) -> Callable[[dict[str, Any]], Reading]:
+    def read(content: dict[str, Any]) -> Reading:
+        seconds = summary(content)[key]
+        return Reading(f"{seconds / 60:.1f} min", seconds < 60 * most)
+
+    return read
+
+
+FIGURES = (
+    Figure(
+        "Door, 25 human demonstrations, default recipe of `train bc`: mean success of 5 training seeds x 100 starts",
+        ">= 45 %, aim 60 %",
+        "door_bc",
+        door_mean,
+    ),
+    Figure(
+        "Door: success of the lowest training seed",
+        ">= 30 %",
+        "door_bc",
+        lambda content: Reading(percent(summary(content)["lowest_seed"]), summary(content)["lowest_seed"] >= 0.3),
+    ),
+    Figure("Door: success on more than 25 steps, the authors' own rule", "beside it", "door_bc", door_sustained),
+    Figure(
+        "PickPlace, 50 clean demonstrations, default recipe: mean success of 5 training seeds x 100 starts",
+        ">= 90 %",
+        "pick_place_bc",
+        pick_place_mean,
+    ),
+    Figure("PickPlace: seconds of a training", "<= 60 s", "pick_place_bc", pick_place_seconds),
+    Figure(
+        "Wall clock to the best held-out loss of the starting document's script at its defaults",
+        ">= 10 times faster",
+        "training_speed",
+        faster_to_loss,
+    ),
+    Figure(
+        "Training samples per second against that script, one thread each",
+        ">= 3 times",
+        "training_speed",
+        samples_against_script,
+    ),
+    Figure(
+        "Training samples per second as a share of what the matrix products alone allow",
+        ">= 50 %",
+        "training_speed",
+        share_of_floor,
+    ),
+    Figure(
+        "Training samples per second against `imitation` 1.0.1, one thread each",
+        "> 1 time",
+        "versus_imitation",
+        imitation_speed,
+    ),
+    Figure(
+        "Success on the door against `imitation` 1.0.1, same data and network",
+        ">= theirs",
+        "versus_imitation",
+        imitation_success,
+    ),
+    Figure(
+        "One action, 39 -> 3 x 256 -> 28, no torch, idle machine", "p50 <= 60 us", "latency", latency("one", "idle")
+    ),
+    Figure("The same with both cores busy", "-", "latency", latency("one", "both_cores_busy")),
+    Figure("One action of the default policy, idle machine", "-", "latency", latency("default", "idle")),
+    Figure("The same with both cores busy", "-", "latency", latency("default", "both_cores_busy")),
+    Figure(
+        "Rollouts of a 32 x 32 policy in 2 processes, door, as a share of 2 processes that only call `env.step`",
+        ">= 90 %",
+        "parallel_rollouts",
+        parallel,
+    ),
+    Figure("The same by CPU time, which other programs disturb less", "-", "parallel_rollouts", parallel_cpu),
+    Figure("The same as a share of bare `mj_step`", "-", "parallel_rollouts", parallel_physics),
+    Figure("Opening 10,000 episodes (2 million steps), warm file cache", "<= 2 s", "growth", growth_open),
+    Figure(
+        "Cost of a training sample from them against the same from 25 episodes",
+        "<= 1.1 times",
+        "growth",
+        growth_cost,
+    ),
+    Figure("Resident memory over the float32 arrays that training needs", "<= 1.5 times", "growth", growth_memory),
+    Figure("What it costs to save an episode of the door's size durably", "-", "durability", durability),
+    Figure("`understudy demo` on 2 cores", "< 5 min", "demo_time", minutes("demo_seconds", 5)),
+    Figure("`make test` on 2 cores", "< 10 min", "demo_time", minutes("test_seconds", 10)),
+    Figure("Set-up with a warm package cache", "< 3 min", "demo_time", minutes("setup_seconds", 3)),
+)
+
+
+def page(folder: Path = RESULTS) -> str:
+    """The whole page, from the results in `folder`."""
+    contents = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    hosts = _hosts(contents)
+    lines = [HEAD, "## Figures", "", "| figure | target | measured | | interval or range | result | host |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for figure in FIGURES:
+        reading = _read(figure, contents.get(figure.result))
+        verdict = {True: "met", False: "**missed**", None: ""}[reading.met]
+        measured = reading.text != UNMEASURED
+        host = hosts.get(_host_text(contents[figure.result]), "") if measured else ""
+        row = (figure.title, figure.target, reading.text, verdict, reading.spread, f"`{figure.result}`", host)
+        lines.append("| " + " | ".join(row) + " |")
+    lines += ["", "## Commands and seeds", "", "| result | command | seeds | load at the start |", "|---|---|---|---|"]
+    for name in dict.fromkeys(figure.result for figure in FIGURES):
+        content = contents.get(name)
+        command = f"`{content['command']}`" if content else UNMEASURED
+        seeds, load = (_seeds(content), _load(content)) if content else ("", "")
+        lines.append(f"| `{name}` | {command} | {seeds} | {load} |")
+    for name, title in (("door_bc", "Door, seed by seed"), ("pick_place_bc", "PickPlace, seed by seed")):
+        if name in contents:
+            lines += ["", f"## {title}", "", *_seed_table(contents[name])]
+    if "door_recipe_study" in contents:
+        study = contents["door_recipe_study"]
+        lines += ["", "## Door, one ingredient of the recipe changed at a time", "", *_study_table(study)]
+    lines += ["", "## Hosts", "", *(f"- **{letter}**: {text}" for text, letter in hosts.items())]
+    if not hosts:
+        lines.append(UNMEASURED)
+    return "\n".join(lines) + "\n"
+
+
+def _read(figure: Figure, content: dict[str, Any] | None) -> Reading:
+    if content is None:
+        return Reading(UNMEASURED)
+    try:
+        return figure.read(content)
+    except (KeyError, ValueError):  # a summary is written when all of its cells are there
+        return Reading(UNMEASURED)
+
+
+def _seed_table(content: dict[str, Any]) -> list[str]:
+    lines = ["| training seed | success | 95 % interval | on more than 25 steps | training |", "|---|---|---|---|---|"]
+    for name, cell in content["cells"].items():
+        sustained = percent(cell["sustained_rate"]) if "sustained_rate" in cell else "-"
+        seconds = f"{cell['training_seconds']:.0f} s"
+        row = (
+            name.removeprefix("seed "),
+            percent(cell["success_rate"]),
+            interval(cell["interval"]),
+            sustained,
+            seconds,
+        )
+        lines.append("| " + " | ".join(row) + " |")
+    return lines
+
+
+def _study_table(content: dict[str, Any]) -> list[str]:
+    """Each variant's success over all its seeds and starts, on tuning starts."""
+    starts = content["starts"]
+    lines = [
+        f"`{content['command']}`: training seeds {_listed(content['seeds'])}, {starts} tuning starts each from "
+        f"{content['first_start']}. Chosen and shown on starts that no other figure uses.",
+        "",
+        "| recipe | success | 95 % interval | seed by seed | on more than 25 steps |",
+        "|---|---|---|---|---|",
+    ]
+    for name in dict.fromkeys(key.rsplit(", seed", 1)[0] for key in content["cells"]):
+        rows = cells(content, f"{name}, seed")
+        rates = [row["success_rate"] for row in rows]
+        wins = round(sum(rates) * starts)
+        sustained = sum(row["sustained_rate"] for row in rows) / len(rows)
+        between = interval(wilson_interval(wins, starts * len(rows)))
+        each = ", ".join(percent(rate) for rate in rates)
+        lines.append(f"| {name} | {percent(sum(rates) / len(rates))} | {between} | {each} | {percent(sustained)} |")
+    return lines
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, seeds))
+
+
+def _seeds(content: dict[str, Any]) -> str:
+    words = []
+    if content.get("seeds"):
+        words.append("training " + _listed(content["seeds"]))
+    if "seed" in content:
+        words.append(f"data {content['seed']}")
+    if "first_start" in content:
+        words.append(f"starts from {content['first_start']}")
+    if "--seed" in content["command"]:
+        words.append("in the command")
+    return "; ".join(words)
+
+
+def _load(content: dict[str, Any]) -> str:
+    """Processes that wanted a core in the minute before; benchmarks whose ratios alternate do not keep it."""
+    load = content["host"].get("load")
+    return f"{load[0]:.1f}" if load else ""
+
+
+def _host_text(content: dict[str, Any]) -> str:
+    host = {key: value for key, value in content["host"].items() if key != "load"}
+    return ", ".join(f"{value}" if key == "cpu" else f"{key} {value}" for key, value in host.items())
+
+
+def _hosts(contents: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """A letter for each machine and set of versions, in the order of the page."""
+    hosts: dict[str, str] = {}
+    for figure in FIGURES:
+        if figure.result in contents and _read(figure, contents[figure.result]).text != UNMEASURED:
+            hosts.setdefault(_host_text(contents[figure.result]), chr(ord("A") + len(hosts)))
+    return hosts
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where the page is stale")
+    check = parser.parse_args().check
+    written = PAGE.read_text() if PAGE.exists() else ""
+    wanted = page()
+    if check:
+        if written != wanted:
+            print(f"{PAGE.name} is stale; run python benchmarks/quote.py", file=sys.stderr)
+        return int(written != wanted)
+    PAGE.write_text(wanted)
+    print(f"wrote {PAGE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

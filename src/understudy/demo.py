@@ -1,0 +1,133 @@
+"""The story of `understudy demo`: record, inspect, clone, measure, and see what distribution shift does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from understudy.agent import Demonstrator
+from understudy.dataset import Dataset, diagnose, record
+from understudy.episode import SUCCESS
+from understudy.errors import ConfigError
+from understudy.evaluate import Evaluation, compare, evaluate
+from understudy.inference import FeedForwardConfig, load_predictor
+from understudy.recipe import TrainConfig
+from understudy.report import StudyPoint, write_run_report
+from understudy.sim import expert_for
+from understudy.worlds import make_env
+
+WORLD = "understudy/PickPlace-v0"
+DEMONSTRATIONS = (5, 15, 50)
+NOISES = (0.0, TrainConfig().observation_noise)
+STARTS = 100
+
+
+class Bar(Protocol):
+    """Shows how far one part of the story is."""
+
+    def start(self, what: str, total: int) -> None:
+        """Begins a part of `total` units."""
+
+    def at(self, done: int, note: str = "") -> None:
+        """Says how many units are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Chapter:
+    """One cell of the study: a policy from so many demonstrations, with or without observation noise."""
+
+    demonstrations: int
+    noise: float
+
+    @property
+    def title(self) -> str:
+        return f"{self.demonstrations} demonstrations, {'observation noise' if self.noise else 'no noise'}"
+
+    @property
+    def folder(self) -> str:
+        return f"bc-{self.demonstrations}-{'noise' if self.noise else 'plain'}"
+
+
+def tell(out: Path, *, seed: int, workers: int, say: Callable[[str], None], progress: Bar) -> Path:
+    """Runs the story in a new folder and returns its report.
+
+    Args:
+        out: folder for the data, a run for each policy, and the report.
+        seed: of the trainings.
+        workers: processes that evaluate.
+        say: prints a line.
+        progress: shows how far a part is.
+
+    Raises:
+        ConfigError: the folder is not empty.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{out} is not empty; choose another folder with --out, or remove it")
+    say(f"1. A scripted expert demonstrates {max(DEMONSTRATIONS)} times how to put the cube on the target ({WORLD}).")
+    demonstrations = _record(out / "data", progress)
+    say("\n2. What is in the data?")
+    for line in diagnose(demonstrations).lines():
+        say(line)
+    say(f"\n3. Clone it, and count successes over {STARTS} starts that no training has seen.")
+    results: dict[_Chapter, Evaluation] = {}
+    chapters = [_Chapter(count, noise) for count in reversed(DEMONSTRATIONS) for noise in reversed(NOISES)]
+    for chapter in chapters:
+        results[chapter] = _clone_and_measure(out, chapter, demonstrations, seed, workers, progress)
+        say(f"   {chapter.title}: {results[chapter]}")
+        if chapter == chapters[0]:
+            say("\n4. Fewer demonstrations, and no noise: small errors lead to states that no demonstration shows.")
+    few = [chapter for chapter in chapters if chapter.demonstrations == min(DEMONSTRATIONS)]
+    noisy, plain = few
+    say(f"   noise against none with {min(DEMONSTRATIONS)} demonstrations: {compare(results[plain], results[noisy])}")
+    return write_run_report(
+        out / chapters[0].folder,
+        to=out / "report.html",
+        study=[StudyPoint(chapter.demonstrations, chapter.noise, results[chapter]) for chapter in reversed(chapters)],
+        film_with=WORLD,
+    )
+
+
+def _record(folder: Path, progress: Bar) -> Dataset:
+    env = make_env(WORLD)
+    count = max(DEMONSTRATIONS)
+    progress.start("recording", count)
+    with Dataset.create(folder, env) as dataset:
+        wins = 0
+        saved = record(env, Demonstrator(expert_for(env, "scripted")), dataset, seeds=range(count))
+        for done, (_, episode) in enumerate(saved, 1):
+            wins += episode.success == SUCCESS
+            progress.at(done, f"{wins} succeeded")
+    env.close()
+    return Dataset.open(folder)
+
+
+def _clone_and_measure(
+    out: Path, chapter: _Chapter, demonstrations: Dataset, seed: int, workers: int, progress: Bar
+) -> Evaluation:
+    from understudy.policies import FeedForward
+    from understudy.trainer import TrainLog, train
+
+    run = out / chapter.folder
+    dataset = demonstrations.select(range(chapter.demonstrations))
+    config = TrainConfig(observation_noise=chapter.noise, seed=seed)
+    progress.start(f"training on {chapter.title}", config.steps)
+
+    def show(log: TrainLog) -> None:
+        progress.at(log.step, f"loss {log.loss:.4f}, held out {log.held_out_loss:.4f}")
+
+    train(FeedForward.for_data(dataset, FeedForwardConfig(), seed=seed), dataset, config, run=run, on_log=show)
+    (run / "health.json").write_text(json.dumps(diagnose(dataset).to_json()))
+    progress.start("evaluating", STARTS)
+    result = evaluate(
+        WORLD,
+        load_predictor(run),
+        episodes=STARTS,
+        workers=workers,
+        on_trial=lambda trial: progress.at(trial.index + 1),
+    )
+    (run / "evaluations").mkdir()
+    (run / "evaluations" / "PickPlace-v0.json").write_text(json.dumps(result.to_json()))
+    return result

@@ -1,0 +1,76 @@
+"""Every error Understudy raises on purpose. Each message says what came, what is accepted, and what to do.
+
+    UnderstudyError
+    ├── ConfigError          an option with a value that cannot work
+    ├── SpecMismatch         channels, order, units or control rate of two things differ
+    ├── DataError            a dataset or an episode that cannot be used
+    │   ├── CorruptEpisode   bytes on disk that are not what was saved
+    │   ├── DatasetLocked    another process is writing
+    │   └── StorageError     the disk is full or failed; nothing that existed was damaged
+    ├── TrainingDiverged     a loss that became infinite or no number
+    ├── PolicyError          a policy folder that cannot be loaded
+    ├── ExpertError          an expert that answered nothing, NaN, or the wrong size
+    ├── ActionError          an agent that asked for something that is no action
+    ├── WorldError           an environment that returned what it may not (NaN, wrong size)
+    ├── WorkerError          a worker process that died or hung
+    └── MissingDependency    an optional package or system library that is not installed
+
+The command line prints the message of any of these on one line and exits with code 2. Anything else is a bug and
+keeps its traceback.
+"""
+
+
+class UnderstudyError(Exception):
+    """Root of all errors that a user can cause and mend."""
+
+
+class ConfigError(UnderstudyError):
+    """An option has a value that cannot work."""
+
+
+class SpecMismatch(UnderstudyError, ValueError):
+    """Channels, their order, their units or the control rate of two things differ."""
+
+
+class DataError(UnderstudyError, ValueError):
+    """A dataset or an episode cannot be used as it is."""
+
+
+class CorruptEpisode(DataError):
+    """The bytes on disk are not the bytes that were saved."""
+
+
+class DatasetLocked(DataError):
+    """Another process is writing to the dataset."""
+
+
+class StorageError(DataError, OSError):
+    """The disk is full or failed. What was saved before is untouched."""
+
+
+class PolicyError(UnderstudyError, ValueError):
+    """A policy folder is missing, malformed or of an unknown format."""
+
+
+class TrainingDiverged(UnderstudyError, RuntimeError):
+    """The loss of a training became infinite or no number; what was saved before is untouched."""
+
+
+class ExpertError(UnderstudyError, ValueError):
+    """An expert answered with nothing, a number that is not finite, or the wrong number of channels."""
+
+
+class ActionError(UnderstudyError, ValueError):
+    """An agent asked for a number that is not finite, or for the wrong number of channels."""
+
+
+class WorldError(UnderstudyError, ValueError):
+    """An environment returned something that is not an observation or a reward."""
+
+
+class WorkerError(UnderstudyError, RuntimeError):
+    """A worker process died, hung, or raised."""
+
+
+class MissingDependency(UnderstudyError, ImportError):
+    """An optional package or a system library is not installed."""

@@ -1,0 +1,226 @@
+"""Policies as plain numpy: all that a robot's computer needs to run one, without torch.
+
+A policy for execution is a pure function `predict(observations (history, D)) -> (H, A)` in physical units, beside its
+`spec`, `history` and `horizon`. `load_predictor` reads one from its folder; a trained policy gives one with
+`for_execution()`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from understudy.errors import ConfigError, PolicyError
+from understudy.policy_file import PolicyFile, read_policy, require_array
+from understudy.spec import Spec
+
+ACTIVATIONS = ("relu", "tanh")
+HEADS = ("absolute", "squared", "gaussian")
+_MOST_MEMBERS = 1000
+
+
+class Predictor(Protocol):
+    """What execution asks of a policy, whatever it is made of."""
+
+    @property
+    def spec(self) -> Spec:
+        """Channels, units and rate it was trained for."""
+        ...
+
+    @property
+    def history(self) -> int:
+        """Observations it looks at."""
+        ...
+
+    @property
+    def horizon(self) -> int:
+        """H, actions it predicts."""
+        ...
+
+    def predict(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The next actions (H, A) in physical units for the last observations (history, D), newest last."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FeedForwardConfig:
+    """Shape of a multilayer perceptron policy.
+
+    Args:
+        hidden: sizes of the hidden layers.
+        activation: `relu` or `tanh`.
+        head: what the last layer means and how it is trained: `absolute` or `squared` error of the scaled action, or
+            `gaussian`, the likelihood under a deviation that is learnt and independent of the state.
+        history: observations it looks at, newest last.
+        horizon: H, actions it predicts at once (action chunking).
+        input_limit: scaled observations are cut to +- this many deviations, so that a sensor far outside of its
+            training range cannot drown the others.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    hidden: tuple[int, ...] = (256, 256)
+    activation: str = "relu"
+    head: str = "absolute"
+    history: int = 1
+    horizon: int = 1
+    input_limit: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.hidden) <= 100 or not all(
+            type(size) is int and 1 <= size <= 65_536 for size in self.hidden
+        ):
+            raise ConfigError(f"hidden is {str(self.hidden)[:80]}; give the sizes of 1 to 100 layers, like 256 256")
+        for name, accepted in (("activation", ACTIVATIONS), ("head", HEADS)):
+            if getattr(self, name) not in accepted:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; accepted: {', '.join(accepted)}")
+        for name in ("history", "horizon"):
+            if type(getattr(self, name)) is not int or not 1 <= getattr(self, name) <= 10_000:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; a whole number of 1 or more is needed")
+        if not 0 < self.input_limit < math.inf:
+            raise ConfigError(f"input_limit is {self.input_limit}; it is above 0")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**asdict(self), "hidden": list(self.hidden)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> FeedForwardConfig:
+        """The config written by `to_json`.
+
+        Raises:
+            PolicyError: a field is missing, unknown or out of range.
+        """
+        try:
+            return cls(**{**value, "hidden": tuple(value["hidden"])})
+        except (KeyError, TypeError, ConfigError) as error:
+            raise PolicyError(f"the policy's architecture cannot be built: {error}") from error
+
+
+class FeedForwardPredictor:
+    """A multilayer perceptron, or an ensemble of them whose answers are averaged, as numpy arrays.
+
+    The members' layers are stacked, so that an ensemble costs one batched product a layer.
+
+    Args:
+        file: what the policy is.
+        config: the shape of each member.
+        members: the weights of each, `layers.i.weight (out, in)` and `layers.i.bias (out,)`.
+
+    Raises:
+        PolicyError: the weights do not fit the architecture.
+    """
+
+    def __init__(
+        self, file: PolicyFile, config: FeedForwardConfig, members: list[dict[str, NDArray[np.float32]]]
+    ) -> None:
+        self.spec, self.history, self.horizon = file.spec, config.history, config.horizon
+        self.statistics = file.statistics
+        observations, actions = file.statistics
+        self._center, self._inverse_scale = observations.mean, 1 / observations.scale
+        self._limit = np.float32(config.input_limit)
+        self._low, self._high = self.spec.action_low, self.spec.action_high
+        self._activate = np.tanh if config.activation == "tanh" else partial(np.maximum, np.float32(0))
+        scale, center = np.tile(actions.scale, self.horizon), np.tile(actions.mean, self.horizon)  # (H * A,)
+        sizes = [self.history * len(self.spec.observations), *config.hidden, len(scale)]
+        layers: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+        for layer, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
+            name = f"layers.{layer}"
+            weights = np.stack([require_array(member, f"{name}.weight", (outputs, inputs)) for member in members])
+            biases = np.stack([require_array(member, f"{name}.bias", (outputs,)) for member in members])
+            if layer == len(sizes) - 2:
+                # The way back to physical units is linear too, so it goes into the last layer.
+                weights = weights * scale[:, None]
+                biases = biases * scale + center
+            if len(members) == 1:
+                layers.append((weights[0], biases[0]))  # (out, in), (out,)
+            else:
+                layers.append((weights, biases[:, :, None]))  # (members, out, in), (members, out, 1)
+        *self._hidden, self._last = layers
+        # One vector for one network is far cheaper than a batch of one: this runs at every control step.
+        self._multiply = np.dot if len(members) == 1 else np.matmul
+        self._shape = (-1,) if len(members) == 1 else (1, -1, 1)
+
+    def predict(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The next actions (H, A) in physical units for the last observations (history, D), newest last."""
+        scaled = (np.asarray(observations, np.float32) - self._center) * self._inverse_scale
+        values = np.minimum(np.maximum(scaled, -self._limit), self._limit).reshape(self._shape)
+        for weights, biases in self._hidden:
+            values = self._multiply(weights, values)
+            values += biases
+            values = self._activate(values)
+        weights, biases = self._last
+        values = self._multiply(weights, values)
+        values += biases
+        if values.ndim == 3:
+            values = values.mean(0)  # (members, H * A, 1) -> (H * A, 1)
+        chunk: NDArray[np.float32] = values.reshape(self.horizon, -1)  # (H, A)
+        return np.minimum(np.maximum(chunk, self._low), self._high)
+
+
+def load_predictor(path: Path | str) -> Predictor:
+    """The policy in a policy folder or a run, ready for execution, without torch.
+
+    Raises:
+        PolicyError: the folder holds no policy, or one that is damaged or of an unknown kind.
+    """
+    file, arrays = read_policy(path)
+    return predictor(file, arrays)
+
+
+def predictor(file: PolicyFile, arrays: Mapping[str, NDArray[np.float32]]) -> Predictor:
+    """The policy that `file` describes and whose weights are `arrays`.
+
+    Raises:
+        PolicyError: its kind is unknown, or the weights do not fit.
+    """
+    if file.kind == "ensemble":
+        count, member = ensemble_member(file)
+        members = [member_arrays(arrays, index) for index in range(count)]
+    else:
+        member, members = file, [dict(arrays)]
+    if member.kind != "feedforward":
+        raise PolicyError(f"the policy is a {member.kind!r}; without torch only feedforward policies can be executed")
+    return FeedForwardPredictor(file, feedforward_config(member), members)
+
+
+def feedforward_config(file: PolicyFile) -> FeedForwardConfig:
+    """The shape of the feedforward policy that `file` describes.
+
+    Raises:
+        PolicyError: the shape is malformed, or contradicts the rest of the file.
+    """
+    config = FeedForwardConfig.from_json(file.architecture)
+    if (config.history, config.horizon) != (file.history, file.horizon):
+        raise PolicyError("policy.json contradicts itself about history or horizon; copy the policy anew")
+    return config
+
+
+def ensemble_member(file: PolicyFile) -> tuple[int, PolicyFile]:
+    """How many members an ensemble has, and what `file` would say of one of them.
+
+    Raises:
+        PolicyError: it does not name its member, has too few or too many, or is an ensemble of ensembles.
+    """
+    count, member = file.architecture.get("members"), file.architecture.get("member")
+    if not isinstance(member, dict) or type(count) is not int or not 2 <= count <= _MOST_MEMBERS:
+        raise PolicyError(f"an ensemble names its member and how many there are, 2 to {_MOST_MEMBERS}")
+    kind, architecture = member.get("kind"), member.get("architecture")
+    if not isinstance(kind, str) or kind == "ensemble" or not isinstance(architecture, dict):
+        raise PolicyError("the member of an ensemble has a kind, other than ensemble, and an architecture")
+    return count, replace(file, kind=kind, architecture=architecture)
+
+
+def member_arrays(arrays: Mapping[str, NDArray[np.float32]], index: int) -> dict[str, NDArray[np.float32]]:
+    """The arrays of one member of an ensemble, under the names they have in that member."""
+    prefix = f"members.{index}."
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

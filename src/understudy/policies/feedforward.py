@@ -1,0 +1,108 @@
+"""FeedForward: the multilayer perceptron policy, for states of a few to a few hundred numbers."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from understudy.dataset import Dataset
+from understudy.errors import PolicyError
+from understudy.inference import FeedForwardConfig, Predictor, feedforward_config, predictor
+from understudy.normalize import Normalizer
+from understudy.policies.base import Batch, Policy
+from understudy.policies.heads import HEADS
+from understudy.policy_file import PolicyFile
+from understudy.spec import Spec
+from understudy.statistics import ChannelStatistics
+
+_ACTIVATIONS = {"relu": torch.relu_, "tanh": torch.tanh_}  # in place: their gradients need only their results
+
+
+class FeedForward(Policy):
+    """History of scaled observations -> hidden layers -> head -> chunk of actions.
+
+    There is no squashing at the end: a tanh there would put every target beyond one deviation out of reach. What
+    leaves the policy is limited by the action space instead.
+
+    Args:
+        spec: channels, units and rate of the world.
+        config: shape of the network.
+    """
+
+    kind = "feedforward"
+
+    def __init__(self, spec: Spec, config: FeedForwardConfig | None = None) -> None:
+        config = config or FeedForwardConfig()
+        super().__init__(spec, config.history, config.horizon)
+        self.config = config
+        self.head = HEADS[config.head](config.horizon * len(spec.actions))
+        sizes = [config.history * len(spec.observations), *config.hidden, self.head.input_dim]
+        self.layers = nn.ModuleList(nn.Linear(inputs, outputs) for inputs, outputs in itertools.pairwise(sizes))
+        self._activate = _ACTIVATIONS[config.activation]
+        self._inputs: Normalizer | None = None
+        self._outputs: Normalizer | None = None
+
+    @classmethod
+    def for_data(cls, dataset: Dataset, config: FeedForwardConfig | None = None, *, seed: int = 0) -> Self:
+        """An untrained policy for the channels of a dataset, its weights drawn from `seed`."""
+        return cls(dataset.spec, config).initialized(seed)
+
+    def architecture(self) -> dict[str, Any]:
+        return self.config.to_json()
+
+    @classmethod
+    def from_file(cls, file: PolicyFile) -> Self:
+        return cls(file.spec, feedforward_config(file))
+
+    def initialized(self, seed: int) -> Self:
+        policy = type(self)(self.spec, self.config)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for layer in policy.layers:
+                assert isinstance(layer, nn.Linear)
+                # Uniform within +- 1 / sqrt(inputs), weights and biases alike: torch's own start, from our generator.
+                bound = layer.in_features**-0.5
+                layer.weight.uniform_(-bound, bound, generator=generator)
+                layer.bias.uniform_(-bound, bound, generator=generator)
+        return policy
+
+    def fit_scaling(self, observations: ChannelStatistics, actions: ChannelStatistics) -> None:
+        self.statistics = (observations, actions)
+        device = next(self.parameters()).device
+        self._inputs, self._outputs = Normalizer(observations).to(device), Normalizer(actions).to(device)
+
+    def predict_batch(self, observations: Tensor) -> Tensor:
+        return self._to_chunks(self.head.best(self._forward(observations)))
+
+    def sample_batch(self, observations: Tensor, generator: torch.Generator) -> Tensor:
+        return self._to_chunks(self.head.sample(self._forward(observations), generator))
+
+    def loss(self, batch: Batch) -> Tensor:
+        _, outputs = self._scaling()
+        targets = outputs.normalize(batch.actions).flatten(1)  # (B, H, A) -> (B, H * A)
+        loss = self.head.nll(self._forward(batch.observations), targets).unflatten(1, (self.horizon, -1))
+        return (loss.mean(2) * batch.weight).sum() / batch.weight.sum().clamp(min=1)
+
+    def for_execution(self) -> Predictor:
+        return predictor(self.to_file(), self.arrays())
+
+    def _forward(self, observations: Tensor) -> Tensor:
+        inputs, _ = self._scaling()
+        limit = self.config.input_limit
+        values = inputs.normalize(observations).clamp(-limit, limit).flatten(1)  # (B, history, D) -> (B, history * D)
+        for layer in self.layers[:-1]:
+            values = self._activate(layer(values))
+        result: Tensor = self.layers[-1](values)
+        return result
+
+    def _to_chunks(self, scaled: Tensor) -> Tensor:
+        _, outputs = self._scaling()
+        return outputs.denormalize(scaled.unflatten(1, (self.horizon, -1)))  # (B, H * A) -> (B, H, A)
+
+    def _scaling(self) -> tuple[Normalizer, Normalizer]:
+        if self._inputs is None or self._outputs is None:
+            raise PolicyError("this policy was never trained; train it before it is executed")
+        return self._inputs, self._outputs

@@ -1,0 +1,71 @@
+"""The recipe: how a policy is trained, without torch, so that a command line can read and print it at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from understudy.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """How a policy is trained.
+
+    Args:
+        steps: updates of the weights.
+        batch_size: windows in each update; for an ensemble, for each member.
+        learning_rate: of AdamW, reached after `warmup` and brought to 0 along a cosine.
+        warmup: share of the steps over which the learning rate rises.
+        weight_decay: of AdamW.
+        gradient_clip: largest norm of the gradient.
+        ema: decay of the moving average of the weights, which is what becomes the policy; 0 turns it off.
+        observation_noise: deviation of Gaussian noise on the observations, in deviations of each channel.
+        lead: steps from the newest observation to the first action of a chunk; where not given it follows from the pace
+            of the demonstrations (`windows.natural_lead`).
+        clip_targets: cut recorded actions to the limits of the action channels.
+        held_out: share of the episodes that are kept out of training to measure the loss on.
+        keep: `last` weights, or those with the `best` held-out loss.
+        measure_every: steps between two measurements of the held-out loss, each with a checkpoint.
+        seed: of the split, the order of the data and the noise.
+        device: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`, ...
+        threads: torch threads; 1 is the fastest for small networks.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    steps: int = 8_000
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    warmup: float = 0.02
+    weight_decay: float = 1e-4
+    gradient_clip: float = 1.0
+    ema: float = 0.999
+    observation_noise: float = 0.02
+    lead: int | None = None
+    clip_targets: bool = True
+    held_out: float = 0.1
+    keep: str = "best"
+    measure_every: int = 500
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "measure_every", "threads"):
+            _require(getattr(self, name) >= 1, self, name, "1 or more")
+        for name in ("learning_rate", "gradient_clip"):
+            _require(0 < getattr(self, name) < math.inf, self, name, "above 0")
+        for name in ("weight_decay", "observation_noise"):
+            _require(0 <= getattr(self, name) < math.inf, self, name, "0 or more")
+        for name in ("warmup", "ema", "held_out"):
+            _require(0 <= getattr(self, name) < 1, self, name, "0 or more and below 1")
+        _require(self.lead is None or 0 <= self.lead <= 1000, self, "lead", "0 to 1000")
+        _require(self.keep in ("last", "best"), self, "keep", "last or best")
+        _require(self.seed >= 0, self, "seed", "0 or more")
+
+
+def _require(holds: bool, config: TrainConfig, name: str, accepted: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name} is {getattr(config, name)!r}; accepted: {accepted}")

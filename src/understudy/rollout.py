@@ -1,0 +1,319 @@
+"""The loop. `rollout` is the only place where a world is stepped; `rollouts` runs it for many seeds, in processes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
+
+from understudy.agent import Agent, Command, Driver
+from understudy.episode import FAILURE, SUCCESS, UNKNOWN, Episode
+from understudy.errors import ActionError, ConfigError, ExpertError, WorldError
+from understudy.spec import flatten, spec_of
+from understudy.workers import PATIENCE_S, Beat, Pool
+from understudy.worlds import World, make_env
+
+
+class Step(NamedTuple):
+    """What one turn of the loop saw and did.
+
+    Args:
+        index: 0 for the first step of the episode.
+        observation: (D,) before the action.
+        command: what the agent asked for.
+        executed: (A,) what the world really did after limits.
+        reward: reward of the step.
+        succeeded: whether the world reported success at this step.
+        time_s: measured seconds from the first observation to this one.
+        next_observation: (D,) after the action.
+        info: the world's own remarks.
+    """
+
+    index: int  # type: ignore[assignment]  # a tuple has a method of that name, which nobody needs here
+    observation: NDArray[np.float32]
+    command: Command
+    executed: NDArray[np.float32]
+    reward: float
+    succeeded: bool
+    time_s: float
+    next_observation: NDArray[np.float32]
+    info: Mapping[str, Any]
+
+
+class Observer:
+    """Looks at a rollout and does not touch it: a journal, a video, a progress bar."""
+
+    def on_start(self, env: gym.Env[Any, Any], observation: NDArray[np.float32]) -> None:
+        """Called after the reset, with the first observation (D,)."""
+
+    def on_step(self, env: gym.Env[Any, Any], step: Step) -> None:
+        """Called after each step of the world."""
+
+    def on_end(self, env: gym.Env[Any, Any], episode: Episode) -> None:
+        """Called once with the finished episode; not called when the rollout was interrupted."""
+
+
+def rollout(
+    env: gym.Env[Any, Any],
+    agent: Agent,
+    *,
+    seed: int,
+    options: dict[str, Any] | None = None,
+    max_steps: int | None = None,
+    after_success: int | None = None,
+    observers: Iterable[Observer] = (),
+) -> Episode:
+    """One episode: resets the world with `seed` and lets the agent act until the world ends it.
+
+    The action that is executed is the one asked for, clipped to the action space, unless the world says otherwise in
+    `info["executed_action"]` (a robot behind a safety gate does). Success is `info["success"]` at any step, or, where
+    a world speaks of `info["is_success"]` (goal environments), that of the last step; unknown where it says neither.
+    The arrays that observers see are read-only.
+
+    Args:
+        env: any Gymnasium environment with boxes of numbers (dicts of boxes are flattened).
+        agent: who acts.
+        seed: seed of the world's start and of whatever the agent draws.
+        options: passed to `env.reset`; an `initial_state` among them is kept in the episode.
+        max_steps: ends the episode as truncated after so many steps, where the world has not ended it before.
+        after_success: ends it as truncated so many steps after the world first reported success: a demonstration
+            that is over needs no waiting, and a clone of it would learn to wait.
+        observers: look at every step.
+
+    Returns:
+        The episode, in memory.
+
+    Raises:
+        ActionError: the agent asked for NaN, infinity or the wrong number of channels.
+        ExpertError: the expert's label is not finite or has the wrong number of channels.
+        WorldError: the world returned an observation, a reward or an executed action that is not finite.
+        ConfigError: the action space is no box of one row, or `max_steps` is below 1.
+    """
+    observers = tuple(observers)
+    low, high = _action_limits(env)
+    if max_steps is not None and max_steps < 1:
+        raise ConfigError(f"max_steps is {max_steps}; an episode has at least 1 step")
+    space = env.observation_space
+    raw, _ = env.reset(seed=seed, options=options)
+    observation = _observed(env, space, raw, 0)
+    agent.reset(seed)
+    for observer in observers:
+        observer.on_start(env, observation)
+    steps: list[Step] = []
+    terminated = truncated = False
+    limit = math.inf if max_steps is None else max_steps
+    start_s, time_s = time.monotonic(), 0.0
+    while not (terminated or truncated):
+        # Agent and world get copies: either may write into what it is given, and the record must not change.
+        command = _kept(env, agent.act(observation.copy()), low.shape)
+        clipped = np.minimum(np.maximum(command.action, low), high)
+        raw, reward, terminated, truncated, info = env.step(clipped.copy())
+        next_time_s = time.monotonic() - start_s  # before anybody looks at the step, which takes time too
+        index = len(steps)
+        next_observation = _observed(env, space, raw, index + 1)
+        executed = _executed(env, info, clipped)
+        if not math.isfinite(reward):
+            raise WorldError(f"the world gave a reward of {reward} at step {index + 1}")
+        succeeded = bool(info.get("success", info.get("is_success", False)))
+        step = Step(index, observation, command, executed, float(reward), succeeded, time_s, next_observation, info)
+        steps.append(step)
+        observation, time_s = next_observation, next_time_s
+        if succeeded and after_success is not None:
+            limit, after_success = min(limit, len(steps) + after_success), None  # only the first success counts
+        truncated = bool(truncated) or len(steps) >= limit
+        for observer in observers:
+            observer.on_step(env, step)
+    episode = _episode(steps, bool(terminated), truncated and not terminated, seed, options)
+    for observer in observers:
+        observer.on_end(env, episode)
+    return episode
+
+
+def rollouts(
+    world: World,
+    agent: Agent,
+    seeds: Sequence[int],
+    *,
+    workers: int = 1,
+    max_steps: int | None = None,
+    options: Sequence[dict[str, Any]] | None = None,
+    patience_s: float = PATIENCE_S,
+) -> Iterator[Episode]:
+    """Episodes of `rollout` for each seed, in the order of the seeds, the same whatever the number of workers.
+
+    Args:
+        world: an env id, or a picklable function that builds the env; each worker builds its own.
+        agent: who acts; with several workers it is pickled, and each worker has its own copy.
+        seeds: one for each episode.
+        workers: processes; 1 runs here.
+        max_steps: as in `rollout`.
+        options: as in `rollout`, one for each seed.
+        patience_s: a worker that has not stepped for so long is hung.
+
+    Raises:
+        ConfigError: `workers` is below 1, or the agent cannot be sent to another process.
+        WorkerError: a worker died, hung or raised; it names the worker and the seed it was running.
+    """
+    if workers < 1:
+        raise ConfigError(f"workers is {workers}; at least 1 is needed")
+    jobs = [_Job(int(seed), options[index] if options else None) for index, seed in enumerate(seeds)]
+    runner = _Runner(world, agent, max_steps)
+    if workers == 1 or len(jobs) <= 1:
+        runner.build()
+        try:
+            for job in jobs:
+                yield runner(job, lambda: None)
+        finally:
+            runner.close()
+        return
+    with Pool(runner, min(workers, len(jobs)), patience_s=patience_s) as pool:
+        yield from pool.map(jobs, name=lambda job: f"seed {job.seed}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    seed: int
+    options: dict[str, Any] | None
+
+
+class _Runner:
+    """What a worker holds: its own world and its own copy of the agent."""
+
+    def __init__(self, world: World, agent: Agent, max_steps: int | None) -> None:
+        self._world, self._agent, self._max_steps = world, agent, max_steps
+        self._env: gym.Env[Any, Any] | None = None
+
+    def build(self) -> None:
+        self._env = make_env(self._world)
+        self._threads = ThreadpoolController()
+
+    def __call__(self, job: _Job, beat: Beat) -> Episode:
+        assert self._env is not None, "build() comes first"
+        # One BLAS thread: products this small are slower with two, and the number of threads may change the last bit.
+        with self._threads.limit(limits=1, user_api="blas"):
+            return rollout(
+                self._env,
+                self._agent,
+                seed=job.seed,
+                options=job.options,
+                max_steps=self._max_steps,
+                observers=(_Heartbeat(beat),),
+            )
+
+    def close(self) -> None:
+        if self._env is not None:
+            self._env.close()
+
+
+class _Heartbeat(Observer):
+    def __init__(self, beat: Beat) -> None:
+        self._beat = beat
+
+    def on_start(self, env: gym.Env[Any, Any], observation: NDArray[np.float32]) -> None:
+        self._beat()
+
+    def on_step(self, env: gym.Env[Any, Any], step: Step) -> None:
+        self._beat()
+
+
+def _action_limits(env: gym.Env[Any, Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    space = env.action_space
+    if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
+        raise ConfigError(f"actions must be a Box of one row (A,); this world has {space}")
+    return space.low.astype(np.float32), space.high.astype(np.float32)
+
+
+def _kept(env: gym.Env[Any, Any], command: Command, shape: tuple[int, ...]) -> Command:
+    """The command as the record keeps it: checked, in arrays that nobody else holds and nobody can change."""
+    action = np.array(command.action, np.float32)
+    if action.shape != shape:
+        raise ActionError(f"{_who(command)} asked for an action of shape {action.shape}; this world takes {shape}")
+    if not _all_finite(action):
+        raise ActionError(f"{_who(command)} asked for {_first_bad(env, action, 'action')}; the world was not stepped")
+    action.setflags(write=False)
+    label = command.label
+    if label is not None:
+        label = np.array(label, np.float32)
+        if label.shape != shape:
+            raise ExpertError(f"the expert's label has shape {label.shape}; this world takes {shape}")
+        if not _all_finite(label):
+            raise ExpertError(f"the expert's label is {_first_bad(env, label, 'action')}; labels must be finite")
+        label.setflags(write=False)
+    return Command(action, command.driver, label)
+
+
+def _who(command: Command) -> str:
+    return f"the {Driver(command.driver).name.lower()}"
+
+
+def _executed(env: gym.Env[Any, Any], info: Mapping[str, Any], clipped: NDArray[np.float32]) -> NDArray[np.float32]:
+    executed = clipped
+    if "executed_action" in info:
+        executed = np.array(info["executed_action"], np.float32)
+        if executed.shape != clipped.shape:
+            raise WorldError(f"the world executed an action of shape {executed.shape}; it takes {clipped.shape}")
+        if not _all_finite(executed):
+            raise WorldError(f"the world executed {_first_bad(env, executed, 'action')}")
+    executed.setflags(write=False)
+    return executed
+
+
+def _observed(env: gym.Env[Any, Any], space: gym.Space[Any], raw: Any, index: int) -> NDArray[np.float32]:
+    observation = flatten(space, raw)
+    if not _all_finite(observation):
+        raise WorldError(f"the world gave {_first_bad(env, observation, 'observation')} at step {index}")
+    observation.setflags(write=False)
+    return observation
+
+
+def _all_finite(values: NDArray[np.float32]) -> bool:
+    # The sum of squares is finite exactly where all values are: in float64 it cannot overflow. It takes a third of
+    # the time of np.isfinite(values).all().
+    wide = values.astype(np.float64)
+    return math.isfinite(wide.dot(wide))
+
+
+def _first_bad(env: gym.Env[Any, Any], values: NDArray[np.float32], kind: str) -> str:
+    channel = int(np.flatnonzero(~np.isfinite(values))[0])
+    spec = spec_of(env)
+    name = (spec.actions if kind == "action" else spec.observations)[channel].name
+    return f"{values[channel]} in {kind} channel {channel} ({name})"
+
+
+def _episode(
+    steps: list[Step], terminated: bool, truncated: bool, seed: int, options: dict[str, Any] | None
+) -> Episode:
+    succeeded = np.array([step.succeeded for step in steps])
+    verdict = UNKNOWN
+    if any("success" in step.info for step in steps):
+        verdict = SUCCESS if succeeded.any() else FAILURE
+    elif any("is_success" in step.info for step in steps):
+        verdict = SUCCESS if succeeded[-1] else FAILURE
+    labelled = np.array([step.command.label is not None for step in steps])
+    labels = None
+    if labelled.any():
+        nothing = np.zeros_like(steps[0].executed)
+        labels = np.array([nothing if step.command.label is None else step.command.label for step in steps])
+    return Episode(
+        observations=np.array([step.observation for step in steps] + [steps[-1].next_observation]),
+        actions=np.array([step.executed for step in steps]),
+        asked_actions=np.array([step.command.action for step in steps]),
+        labels=labels,  # type: ignore[arg-type]
+        labelled=labelled,
+        driver=np.array([step.command.driver for step in steps], np.int8),
+        rewards=np.array([step.reward for step in steps], np.float32),
+        succeeded=succeeded,
+        time_s=np.array([step.time_s for step in steps]),
+        terminated=terminated,
+        truncated=truncated,
+        success=verdict,
+        seed=seed,
+        initial_state=(options or {}).get("initial_state", {}),
+    )

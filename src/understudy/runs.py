@@ -1,0 +1,105 @@
+"""A run: one folder with its config, its metrics, its checkpoints and, at the end, its policy."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from understudy.durable import TEMPORARY_SUFFIX, make_folder, write_file
+from understudy.errors import ConfigError
+
+
+class Run:
+    """The folder of a long job.
+
+    `config.json` says what was asked for, `metrics.jsonl` what happened (one JSON object a line, in the order of the
+    steps), `checkpoints/latest.safetensors` lets it continue, `policy/` is its result.
+
+    Args:
+        path: the folder; made where it does not exist.
+        config: what was asked for, as plain JSON.
+        resume: continue the run that the folder holds.
+
+    Raises:
+        ConfigError: the folder is not empty and `resume` is off, or the run in it was asked for something else.
+    """
+
+    def __init__(self, path: Path | str, config: Mapping[str, Any], *, resume: bool = False) -> None:
+        self.path = Path(path)
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"{self.path} is a file; --out names a folder")
+        begun = (self.path / "config.json").exists()
+        if begun and resume:
+            self._require_same(config)
+        elif self.path.exists() and any(not item.name.endswith(TEMPORARY_SUFFIX) for item in self.path.iterdir()):
+            hint = "continue it with --resume or choose another folder" if begun else "choose another folder"
+            raise ConfigError(f"{self.path} is not empty; {hint}")
+        else:
+            make_folder(self.path)
+            write_file(self.path / "config.json", json.dumps(config, indent=1).encode())
+        (self.path / "checkpoints").mkdir(exist_ok=True)
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the state of the job is kept for an exact resume."""
+        return self.path / "checkpoints" / "latest.safetensors"
+
+    @property
+    def policy(self) -> Path:
+        """Where the result goes."""
+        return self.path / "policy"
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Appends one row to the metrics."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(_line(row))
+
+    def rewind(self, step: int) -> None:
+        """Forgets the metrics after `step`, which a resumed job will write again."""
+        rows = [row for row in read_metrics(self.path) if row.get("step", 0) <= step]
+        write_file(self.path / "metrics.jsonl", "".join(map(_line, rows)).encode())
+
+    def _require_same(self, config: Mapping[str, Any]) -> None:
+        before = _leaves(json.loads((self.path / "config.json").read_text()))
+        now = _leaves(json.loads(json.dumps(config)))
+        for key in sorted(before.keys() | now.keys()):
+            # How the data were named does not matter; what is in them does, and has a fingerprint of its own.
+            if key != "data" and before.get(key) != now.get(key):
+                raise ConfigError(
+                    f"{self.path} was begun with {key} = {before.get(key)!r}, now it is {now.get(key)!r}; "
+                    "resume with the same options or choose another folder"
+                )
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every value of a nested config under its dotted name."""
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            leaves |= _leaves(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    """One line of the metrics; what is no number becomes null, since JSON has no NaN."""
+    plain = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
+    }
+    return json.dumps(plain, allow_nan=False) + "\n"
+
+
+def read_metrics(run: Path | str) -> list[dict[str, Any]]:
+    """The metrics of a run, in order; a last line torn by a crash is left out."""
+    path = Path(run) / "metrics.jsonl"
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows

@@ -1,0 +1,82 @@
+"""The benchmarks keep their form: each says what it measures, its results can be repeated, the page is their echo."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+SCRIPTS = sorted(BENCHMARKS.glob("*.py"))
+RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def quote():
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import quote
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    return quote
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_every_benchmark_says_what_it_measures_and_compiles(script):
+    tree = ast.parse(script.read_text())
+    compile(tree, script.name, "exec")
+    docstring = ast.get_docstring(tree) or ""
+    assert len(docstring.split()) >= 8, "its docstring names the figure"
+
+
+def test_every_benchmark_can_be_imported_without_measuring_anything():
+    names = [script.stem for script in SCRIPTS]
+    code = f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); import {', '.join(names)}"
+    subprocess.run([sys.executable, "-W", "error::SyntaxWarning", "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("result", RESULTS, ids=lambda result: result.stem)
+def test_every_result_can_be_repeated_and_names_nobodys_folders(result):
+    content = json.loads(result.read_text())
+    assert {"command", "host", "summary"} <= content.keys()
+    assert content["command"].split()[:2] == ["python", f"benchmarks/{result.stem}.py"]
+    assert (BENCHMARKS / f"{result.stem}.py").is_file()
+    assert {"cpu", "cores", "python"} <= content["host"].keys()
+    assert not re.search(r'"[^"]*(?:^|[\s"=])/[A-Za-z_][^"]*"', result.read_text()), "an absolute path"
+
+
+def test_the_page_is_what_the_results_say(quote):
+    assert quote.PAGE.read_text() == quote.page(), "docs/benchmarks.md is stale; run python benchmarks/quote.py"
+
+
+def test_a_page_without_results_says_that_nothing_was_measured(quote, tmp_path):
+    page = quote.page(tmp_path)
+    assert page.count(quote.UNMEASURED) >= len(quote.FIGURES)
+    assert "| met |" not in page
+    assert "missed" not in page
+
+
+def test_a_result_in_progress_is_not_quoted(quote, tmp_path):
+    content = {"command": "python benchmarks/door_bc.py", "host": {"cpu": "x"}, "summary": {}, "cells": {}}
+    (tmp_path / "door_bc.json").write_text(json.dumps(content))
+    assert f"| {quote.UNMEASURED} |" in quote.page(tmp_path)
+
+
+def test_a_missed_target_is_called_missed(quote, tmp_path):
+    cell = {"sustained_rate": 0.1, "interval": [0.2, 0.4], "training_seconds": 9}
+    cells = {f"seed {seed}": {"success_rate": rate, **cell} for seed, rate in enumerate((0.2, 0.4))}
+    summary = {
+        "mean_success": 0.3,
+        "lowest_seed": 0.2,
+        "mean_sustained": 0.1,
+        "interval_over_all_starts": [0.25, 0.35],
+    }
+    content = {"command": "python benchmarks/door_bc.py", "seeds": [0, 1], "first_start": 700_000, "host": {"cpu": "x"}}
+    (tmp_path / "door_bc.json").write_text(json.dumps({**content, "summary": summary, "cells": cells}))
+    rows = [line for line in quote.page(tmp_path).splitlines() if "`door_bc`" in line]
+    assert "| 30.0 % | **missed** | [25.0, 35.0]; seeds 20.0 % to 40.0 % |" in rows[0]
+    assert "**missed**" in rows[1]
+    assert "training 0, 1; starts from 700000" in rows[-1]

@@ -1,0 +1,226 @@
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+
+from tests.policies.test_policies import POLICIES, feedforward
+from understudy.checkpoint import load, save
+from understudy.errors import PolicyError
+from understudy.inference import load_predictor
+
+GOLDEN = os.path.join(os.path.dirname(__file__), "golden")
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_policy_survives_the_disk_bit_by_bit(tmp_path, name):
+    policy = POLICIES[name]()
+    policy.notes = "made by a test"
+    loaded = load(save(policy, tmp_path / "policy"))
+    before, after = policy.arrays(), loaded.arrays()
+    assert before.keys() == after.keys()
+    assert all((before[key] == after[key]).all() for key in before)
+    assert (loaded.spec, loaded.history, loaded.horizon) == (policy.spec, policy.history, policy.horizon)
+    assert loaded.notes == policy.notes
+    observations = np.random.default_rng(0).normal(2, 3, (policy.history, 3)).astype(np.float32)
+    np.testing.assert_array_equal(loaded.predict(observations), policy.predict(observations))
+    np.testing.assert_allclose(
+        load_predictor(tmp_path / "policy").predict(observations), policy.predict(observations), atol=2e-5
+    )
+
+
+def test_a_policy_is_never_overwritten(tmp_path):
+    save(feedforward(), tmp_path / "policy")
+    with pytest.raises(PolicyError, match="not empty"):
+        save(feedforward(), tmp_path / "policy")
+
+
+def test_a_folder_without_a_policy_says_what_it_is(tmp_path):
+    with pytest.raises(PolicyError, match="neither a policy"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(PolicyError, match="--resume"):
+        load(tmp_path)
+
+
+def _edit(change):
+    def tamper(folder):
+        document = json.loads((folder / "policy.json").read_text())
+        change(document)
+        (folder / "policy.json").write_text(json.dumps(document))
+
+    return tamper
+
+
+def _weights(change):
+    def tamper(folder):
+        path = folder / "weights.safetensors"
+        path.write_bytes(change(path.read_bytes()))
+
+    return tamper
+
+
+def _resigned(change):
+    """Tampers with the weights and signs them again, as someone who knows the format would."""
+
+    def tamper(folder):
+        import hashlib
+
+        _weights(change)(folder)
+        digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+        _edit(lambda document: document.update(weights_sha256=digest))(folder)
+
+    return tamper
+
+
+def _pickle(_):
+    import pickle
+
+    return pickle.dumps(print)
+
+
+def _link(name, target):
+    def tamper(folder):
+        (folder / name).unlink()
+        (folder / name).symlink_to(target)
+
+    return tamper
+
+
+def _nested(folder):
+    (folder / "policy.json").write_text("[" * 100_000)
+
+
+def _nan(data):
+    changed = bytearray(data)
+    changed[-4:] = np.float32(np.nan).tobytes()
+    return bytes(changed)
+
+
+def _layer(document, **change):
+    document["architecture"].update(change)
+
+
+HOSTILE = {
+    "policy-json-missing": lambda folder: (folder / "policy.json").unlink(),
+    "policy-json-no-json": lambda folder: (folder / "policy.json").write_text("{"),
+    "policy-json-deep": _nested,
+    "policy-json-other-format": _edit(lambda document: document.update(format="other")),
+    "policy-json-later-version": _edit(lambda document: document.update(version=99)),
+    "policy-json-unknown-kind": _edit(lambda document: document.update(kind="os.system")),
+    "policy-json-module-as-kind": _edit(lambda document: document.update(kind="subprocess:Popen")),
+    "policy-json-extra-field": _edit(lambda document: _layer(document, callback="os.system")),
+    "policy-json-activation-by-name": _edit(lambda document: _layer(document, activation="__import__('os')")),
+    "policy-json-huge-layers": _edit(lambda document: _layer(document, hidden=[65_536, 65_536, 65_536])),
+    "policy-json-many-layers": _edit(lambda document: _layer(document, hidden=[1] * 100_000)),
+    "policy-json-huge-horizon": _edit(lambda document: document.update(horizon=10**12)),
+    "policy-json-statistics-nan": _edit(
+        lambda document: document["statistics"]["observations"].update(mean=[float("nan")] * 3)
+    ),
+    "policy-json-statistics-short": _edit(lambda document: document["statistics"]["actions"].update(mean=[0.0])),
+    "policy-json-statistics-huge": _edit(lambda document: document["statistics"]["actions"].update(mean=[10**400, 0])),
+    "policy-json-rate-huge": _edit(lambda document: document["spec"].update(control_hz=10**400)),
+    "policy-json-ensemble-of-none": _edit(
+        lambda document: document.update(kind="ensemble", architecture={"members": 0})
+    ),
+    "policy-json-ensemble-of-ensembles": _edit(
+        lambda document: document.update(
+            kind="ensemble", architecture={"members": 1000, "member": {"kind": "ensemble", "architecture": {}}}
+        )
+    ),
+    "policy-json-ensemble-of-millions": _edit(
+        lambda document: document.update(
+            kind="ensemble",
+            architecture={"members": 10**7, "member": {"kind": "feedforward", "architecture": {"hidden": [1]}}},
+        )
+    ),
+    "policy-json-spec-missing": _edit(lambda document: document.pop("spec")),
+    "policy-json-link": _link("policy.json", "/etc/hostname"),
+    "policy-json-pipe": lambda folder: ((folder / "policy.json").unlink(), os.mkfifo(folder / "policy.json")),
+    "weights-missing": lambda folder: (folder / "weights.safetensors").unlink(),
+    "weights-empty": _weights(lambda data: b""),
+    "weights-cut": _weights(lambda data: data[:-10]),
+    "weights-flipped": _weights(lambda data: data[:-1] + bytes([data[-1] ^ 1])),
+    "weights-pickle": _resigned(_pickle),
+    "weights-header-huge": _resigned(lambda data: (2**63 - 1).to_bytes(8, "little") + data[8:]),
+    "weights-header-no-json": _resigned(lambda data: data[:8] + b"!" * (len(data) - 8)),
+    "weights-nan": _resigned(_nan),
+    "weights-link": _link("weights.safetensors", "/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("reader", [load, load_predictor])
+def test_a_hostile_policy_is_refused_and_runs_nothing(tmp_path, name, reader):
+    """Promise X1: the rows of docs/hostile_files.md, under an audit hook that sees every import, process and file."""
+    folder = save(feedforward(), tmp_path / "policy")
+    HOSTILE[name](folder)
+    seen = _Watch(tmp_path)
+    with seen, pytest.raises(PolicyError) as error:
+        reader(folder)
+    assert seen.trespasses == []
+    assert "\n" not in str(error.value)
+
+
+class _Watch:
+    """An audit hook: notes every program that is started and every file outside of `allowed` that is opened."""
+
+    _current = None
+
+    def __init__(self, allowed):
+        self.allowed, self.trespasses = str(allowed), []
+
+    def __enter__(self):
+        if _Watch not in _HOOKED:
+            _HOOKED.add(_Watch)
+            sys.addaudithook(_Watch._hook)
+        _Watch._current = self
+
+    def __exit__(self, *exception):
+        _Watch._current = None
+
+    @staticmethod
+    def _hook(event, arguments):
+        watch = _Watch._current
+        if watch is None:
+            return
+        if event in (
+            "os.system",
+            "subprocess.Popen",
+            "os.exec",
+            "os.posix_spawn",
+            "pickle.find_class",
+            "socket.connect",
+        ):
+            watch.trespasses.append((event, arguments))
+        if event == "open" and isinstance(arguments[0], str):
+            path = os.path.realpath(arguments[0])
+            inside = path.startswith((watch.allowed, sys.prefix, sys.base_prefix))
+            if not inside:
+                watch.trespasses.append((event, arguments))
+
+
+_HOOKED = set()
+
+
+def test_the_audit_hook_sees_what_it_should(tmp_path):
+    watch = _Watch(tmp_path)
+    with watch, open("/etc/hostname"):
+        pass
+    assert [event for event, _ in watch.trespasses] == ["open"]
+
+
+@pytest.mark.parametrize("name", sorted(os.listdir(GOLDEN)) if os.path.isdir(GOLDEN) else [])
+def test_policies_of_every_released_format_load_for_ever(name):
+    """Promise R4: the golden files were written by the release they are named after and are never written again."""
+    folder = os.path.join(GOLDEN, name)
+    with np.load(os.path.join(folder, "expected.npz"), allow_pickle=False) as expected:
+        for observations, actions in zip(expected["observations"], expected["actions"], strict=True):
+            for policy in (load(folder), load_predictor(folder)):
+                np.testing.assert_allclose(policy.predict(observations), actions, atol=2e-5)
+
+
+def test_there_are_golden_files():
+    assert "feedforward-1" in os.listdir(GOLDEN)
+    assert "ensemble-1" in os.listdir(GOLDEN)

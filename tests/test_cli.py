@@ -1,0 +1,161 @@
+"""The command line as a user types it; one small story, then every mistake in one line."""
+
+import json
+
+import numpy as np
+import pytest
+
+from understudy.cli import main
+
+SMALL = ["--hidden", "16", "--steps", "40", "--members", "2", "--batch-size", "32", "--measure-every", "20"]
+PICK = ["--env", "understudy/PickPlace-v0"]
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory):
+    """A folder with `data` (3 demonstrations) and `runs/bc` (a run), both made by the command line."""
+    folder = tmp_path_factory.mktemp("story")
+    assert main(["record", *PICK, "--out", str(folder / "data"), "--episodes", "3"]) == 0
+    assert main(["train", "bc", "--data", str(folder / "data"), "--out", str(folder / "runs/bc"), *SMALL]) == 0
+    return folder
+
+
+def test_recording_again_appends_with_new_starts(story, capsys):
+    assert main(["record", *PICK, "--out", str(story / "data"), "--episodes", "1"]) == 0
+    assert "4 episodes" in capsys.readouterr().out
+    assert main(["inspect", str(story / "data"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["episodes"] == 4
+
+
+def test_inspect_says_what_is_there(story, capsys):
+    assert main(["inspect", str(story / "data")]) == 0
+    printed = capsys.readouterr().out
+    assert "episodes" in printed
+    assert "success" in printed
+
+
+def test_inspect_exits_with_1_where_training_would_go_wrong(tmp_path, capsys):
+    for number in range(3):
+        observations = np.random.default_rng(number).normal(size=(30, 4)).astype(np.float32)
+        observations[7, 2] = np.nan
+        np.savez(tmp_path / f"{number}.npz", observations=observations, actions=observations[:, :2])
+    assert main(["inspect", str(tmp_path)]) == 1
+    assert "holds nan at step 7" in capsys.readouterr().out
+
+
+def test_a_run_holds_what_its_report_needs(story):
+    run = story / "runs/bc"
+    for name in ("config.json", "metrics.jsonl", "health.json", "report.html", "policy/policy.json"):
+        assert (run / name).is_file(), name
+
+
+def test_evaluate_gives_an_interval_and_the_same_rows_for_one_and_two_workers(story, capsys):
+    rows = []
+    for workers in ("1", "2"):
+        out = story / f"eval-{workers}.json"
+        arguments = [str(story / "runs/bc/policy"), *PICK, "--episodes", "3", "--seed", "600000"]
+        assert main(["evaluate", *arguments, "--workers", workers, "--json", str(out)]) == 0
+        rows.append(json.loads(out.read_text()))
+    assert rows[0] == rows[1]
+    assert 0 <= rows[0]["interval"][0] <= rows[0]["success_rate"] <= rows[0]["interval"][1] <= 1
+    assert [row["seed"] for row in rows[0]["episodes"]] == [600000, 600001, 600002]
+    assert "success 0." in capsys.readouterr().out
+
+
+def test_compare_pairs_the_starts(story, capsys):
+    policy = str(story / "runs/bc")
+    assert main(["compare", policy, policy, *PICK, "--episodes", "3", "--workers", "1"]) == 0
+    assert "p = 1 (McNemar" in capsys.readouterr().out
+
+
+def test_a_replay_of_a_scripted_demonstration_does_not_drift(story, capsys):
+    out = story / "drift.json"
+    assert main(["replay", str(story / "data"), *PICK, "--episodes", "2", "--json", str(out)]) == 0
+    assert "2 of 2 replays succeeded" in capsys.readouterr().out
+    assert all(row["final_error"] < 1e-3 for row in json.loads(out.read_text()))
+
+
+def test_resume_of_a_finished_run_changes_nothing(story):
+    run = story / "runs/bc"
+    before = (run / "policy/weights.safetensors").read_bytes()
+    # The dataset has grown by the time this runs, so the run must refuse, and lose nothing.
+    code = main(["train", "bc", "--data", str(story / "data"), "--out", str(run), *SMALL, "--resume"])
+    assert code in (0, 2)
+    assert (run / "policy/weights.safetensors").read_bytes() == before
+
+
+def test_an_evaluation_says_how_it_was_executed_and_overwrites_no_other(story, capsys):
+    run = story / "runs/bc"
+    base = ["evaluate", str(run), *PICK, "--episodes", "1", "--workers", "1", "--seed", "600000"]
+    assert main(base) == 0
+    assert main([*base, "--execute", "1"]) == 0
+    assert main([*base, "--env-arg", "reward=shaped"]) == 0
+    written = sorted(path.name for path in (run / "evaluations").glob("*.json"))
+    assert len(written) == 3
+    assert {"execute", "env_arguments"} <= {
+        key for name in written for key in json.loads((run / "evaluations" / name).read_text())
+    }
+
+
+def test_json_is_written_into_a_folder_that_does_not_exist_yet(story):
+    out = story / "new" / "deep" / "e.json"
+    assert main(["evaluate", str(story / "runs/bc/policy"), *PICK, "--episodes", "1", "--json", str(out)]) == 0
+    assert json.loads(out.read_text())["episodes"]
+
+
+def test_recording_stays_off_the_starts_of_evaluations(story, tmp_path, capsys):
+    assert main(["record", *PICK, "--out", str(tmp_path / "d"), "--seed", "9999", "--episodes", "2"]) == 2
+    assert "below 10000" in capsys.readouterr().err
+
+
+MISTAKES = {
+    "no such dataset": (["inspect", "nowhere"], "does not exist"),
+    "no such world": (["evaluate", "{run}", "--env", "understudy/PickPlce-v0"], "understudy/PickPlace-v0"),
+    "another world": (["evaluate", "{run}", "--env", "Pendulum-v1"], "12 observation channels against 3"),
+    "run exists": (["train", "bc", "--data", "{data}", "--out", "{run}"], "--resume"),
+    "a file as dataset": (["inspect", "{file}"], "no folder"),
+    "bad argument of the world": (["record", *PICK, "--out", "{new}", "--env-arg", "reward"], "name=value"),
+    "unknown reward": (["record", *PICK, "--out", "{new}", "--env-arg", "reward=best"], "best"),
+    "unknown expert": (["record", *PICK, "--out", "{new}", "--expert", "oracle"], "oracle"),
+    "no policy there": (["evaluate", "{data}", *PICK], "neither a policy"),
+    "no episodes": (["evaluate", "{run}", *PICK, "--episodes", "0"], "at least 1"),
+    "no workers": (["evaluate", "{run}", *PICK, "--workers", "0"], "at least 1"),
+    "bad recipe": (["train", "bc", "--data", "{data}", "--out", "{new}", "--ema", "2"], "ema"),
+    "bad shape": (["train", "bc", "--data", "{data}", "--out", "{new}", "--head", "mixture"], "head"),
+    "absent device": (["train", "bc", "--data", "{data}", "--out", "{new}", "--device", "cuda:7"], "device"),
+    "one member too few": (["train", "bc", "--data", "{data}", "--out", "{new}", "--members", "0"], "members"),
+    "bare data without a start": (["replay", "{bare}", *PICK], "replayed"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_line_that_says_what_to_do(story, tmp_path, capsys, name):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "bare").mkdir()
+    np.savez(tmp_path / "bare" / "0.npz", observations=np.ones((5, 12)), actions=np.ones((5, 7)))
+    places = {
+        "run": story / "runs/bc",
+        "data": story / "data",
+        "file": tmp_path / "file",
+        "new": tmp_path / "new",
+        "bare": tmp_path / "bare",
+    }
+    arguments, said = MISTAKES[name]
+    capsys.readouterr()
+    assert main([argument.format(**places) for argument in arguments]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("understudy:")]
+    assert len(lines) in (1, 2)  # a bare folder warns first
+    assert said in lines[-1]
+    assert not (tmp_path / "new").exists() or not any((tmp_path / "new").iterdir())
+
+
+def test_a_module_is_imported_only_where_a_person_asked_for_it(story, tmp_path, monkeypatch):
+    from understudy.errors import ConfigError
+    from understudy.worlds import make_env
+
+    (tmp_path / "evil_world.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="would import a module"):
+        make_env("evil_world:Evil-v0")
+    with pytest.raises(SystemExit, match="imported"):
+        make_env("evil_world:Evil-v0", allow_module=True)

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+
+from understudy.errors import ConfigError
+from understudy.execution import PolicyAgent
+from understudy.spec import Spec
+
+
+class Counting:
+    """Answers call n with the chunk 100 n, 100 n + 1, ..."""
+
+    spec = Spec.unnamed(2, 1)
+
+    def __init__(self, history=1, horizon=4):
+        self.history, self.horizon = history, horizon
+        self.seen = []
+
+    def predict(self, observations):
+        self.seen.append(observations.copy())
+        return (100.0 * len(self.seen) + np.arange(self.horizon, dtype=np.float32))[:, None].astype(np.float32)
+
+
+def acts(agent, steps, start=0):
+    return [float(agent.act(np.full(2, start + step, np.float32)).action[0]) for step in range(steps)]
+
+
+def test_a_chunk_is_executed_for_the_steps_asked_then_the_policy_is_asked_again():
+    agent = PolicyAgent(Counting(), execute=3)
+    agent.reset(0)
+    assert acts(agent, 7) == [100, 101, 102, 200, 201, 202, 300]
+
+
+def test_the_policy_is_asked_at_every_step_unless_told():
+    agent = PolicyAgent(Counting(horizon=5))
+    agent.reset(0)
+    assert acts(agent, 3) == [100, 200, 300]
+
+
+def test_replanning_forgets_the_open_chunk_and_keeps_the_history():
+    policy = Counting(history=2)
+    agent = PolicyAgent(policy, execute=4)
+    agent.reset(0)
+    acts(agent, 2)
+    agent.replan()
+    assert acts(agent, 1, start=2) == [200]
+    np.testing.assert_array_equal(policy.seen[-1][:, 0], [1, 2])
+
+
+def test_the_first_observation_stands_in_for_the_missing_history():
+    policy = Counting(history=3, horizon=1)
+    agent = PolicyAgent(policy)
+    agent.reset(0)
+    acts(agent, 2)
+    np.testing.assert_array_equal(policy.seen[0][:, 0], [0, 0, 0])
+    np.testing.assert_array_equal(policy.seen[1][:, 0], [0, 0, 1])
+
+
+def test_a_reset_forgets_everything():
+    policy = Counting(history=2)
+    agent = PolicyAgent(policy)
+    agent.reset(0)
+    acts(agent, 3)
+    agent.reset(1)
+    acts(agent, 1, start=50)
+    np.testing.assert_array_equal(policy.seen[-1][:, 0], [50, 50])
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_temporal_ensembling_equals_its_literal_form(decay):
+    policy = Counting(horizon=3)
+    agent = PolicyAgent(policy, ensemble_decay=decay)
+    agent.reset(0)
+    got = acts(agent, 6)
+    for step, action in enumerate(got):
+        asked = [call for call in range(step + 1) if step - call < 3]  # oldest first
+        said = [100.0 * (call + 1) + (step - call) for call in asked]
+        weights = [np.exp(-decay * position) for position in range(len(asked))]
+        assert action == pytest.approx(np.average(said, weights=weights), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{"execute": 0}, {"execute": 5}, {"ensemble_decay": -1.0}, {"execute": 1, "ensemble_decay": 0.1}]
+)
+def test_options_out_of_range_are_refused(options):
+    with pytest.raises(ConfigError):
+        PolicyAgent(Counting(), **options)

@@ -1,0 +1,323 @@
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.datasets import SPEC, point_dataset, point_episode
+from understudy.checkpoint import load
+from understudy.dataset import Dataset
+from understudy.errors import ConfigError, SpecMismatch, TrainingDiverged
+from understudy.policies import Batch, Ensemble, FeedForward, FeedForwardConfig
+from understudy.recipe import TrainConfig
+from understudy.runs import read_metrics
+from understudy.spec import Channel, Spec
+from understudy.trainer import Batches, choose_device, train
+from understudy.windows import Windows
+
+SHAPE = FeedForwardConfig(hidden=(32, 32))
+QUICK = TrainConfig(steps=60, batch_size=16, measure_every=20)
+
+
+def digest(policy):
+    return hashlib.sha256(b"".join(array.tobytes() for _, array in sorted(policy.arrays().items()))).hexdigest()
+
+
+@pytest.fixture
+def demos(tmp_path):
+    return point_dataset(tmp_path / "demos", episodes=20)
+
+
+def new_policy(dataset, kind="feedforward"):
+    one = FeedForward.for_data(dataset, SHAPE)
+    return Ensemble.of(one, 2) if kind == "ensemble" else one
+
+
+@pytest.mark.parametrize("head", ["absolute", "squared", "gaussian"])
+def test_every_head_solves_a_small_task(demos, head):
+    policy = FeedForward.for_data(demos, replace(SHAPE, head=head))
+    trained = train(policy, demos, TrainConfig(steps=600, batch_size=64, observation_noise=0.0))
+    for position in ([0.5, -0.5], [-0.3, 0.2]):
+        action = trained.predict(np.array([[*position, 5.0]], np.float32))[0]
+        np.testing.assert_allclose(action, [-value for value in position], atol=0.05)
+
+
+def test_training_leaves_the_policy_it_is_given_untouched(demos):
+    policy = new_policy(demos)
+    before = digest(policy)
+    trained = train(policy, demos, QUICK)
+    assert digest(policy) == before != digest(trained)
+    assert policy.statistics is None
+
+
+@pytest.mark.parametrize("kind", ["feedforward", "ensemble"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_same_seed_gives_the_same_bytes(demos, kind, seed):
+    config = replace(QUICK, seed=seed)
+    assert digest(train(new_policy(demos, kind), demos, config)) == digest(
+        train(new_policy(demos, kind), demos, config)
+    )
+
+
+def test_another_seed_gives_other_bytes(demos):
+    policy = new_policy(demos)
+    assert digest(train(policy, demos, QUICK)) != digest(train(policy, demos, replace(QUICK, seed=1)))
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_held_out_data_change_no_weight_of_any_step(tmp_path, keep):
+    """Promise R8: the same training with every held-out number changed has the same weights at every checkpoint."""
+    states = []
+    for name, factor in (("one", 1.0), ("two", 0.1)):
+        folder = tmp_path / name
+        plain = point_dataset(folder / "plain", episodes=10)
+        held_out = {row.seed for row in plain.split(0.2, seed=QUICK.seed)[1].rows}
+        with Dataset.create(folder / "data", SPEC) as dataset:
+            for seed in range(10):
+                episode = point_episode(seed)
+                if seed in held_out:
+                    episode = replace(episode, observations=episode.observations * factor, actions=-episode.actions)
+                dataset.append(episode)
+        dataset = Dataset.open(folder / "data")
+        weights = []
+        run = folder / "run"
+
+        def look(log, run=run, weights=weights):
+            # The checkpoint holds the weights of this step, whichever step is kept in the end.
+            from understudy.checkpoint import load_state
+
+            tensors = load_state(run / "checkpoints" / "latest.safetensors").tensors
+            weights.append({name: value for name, value in tensors.items() if not name.endswith("best")})
+
+        config = replace(QUICK, held_out=0.2, keep=keep)
+        train(FeedForward.for_data(dataset, SHAPE), dataset, config, run=run, on_log=look)
+        states.append(weights)
+    assert len(states[0]) == 3
+    for one, two in zip(*states, strict=True):
+        assert one.keys() == two.keys()
+        for name in one:
+            assert torch.equal(one[name], two[name]), name
+
+
+def test_the_scaling_is_that_of_the_training_episodes_alone(demos):
+    trained = train(new_policy(demos), demos, QUICK)
+    training, _ = demos.split(QUICK.held_out, seed=QUICK.seed)
+    rows = np.concatenate([episode.observations[:-1] for episode in training])
+    np.testing.assert_array_equal(trained.statistics[0].minimum, rows.min(0))
+
+
+def test_a_trained_policy_keeps_its_scaling_when_it_is_trained_again(demos, tmp_path):
+    first = train(new_policy(demos), demos, QUICK)
+    more = point_dataset(tmp_path / "more", episodes=3, steps=5)
+    again = train(first, more, QUICK)
+    np.testing.assert_array_equal(again.statistics[0].mean, first.statistics[0].mean)
+
+
+def test_best_keeps_the_step_with_the_lowest_held_out_loss(demos, tmp_path):
+    # A learning rate far too high: the loss rises after the first measurement, so the best step is not the last.
+    config = replace(QUICK, learning_rate=0.5, ema=0.0, held_out=0.2, keep="best", measure_every=5)
+    best = train(new_policy(demos), demos, config, run=tmp_path / "best")
+    last = train(new_policy(demos), demos, replace(config, keep="last"), run=tmp_path / "last")
+    losses = [row["held_out_loss"] for row in read_metrics(tmp_path / "best")]
+    assert losses.index(min(losses)) < len(losses) - 1
+    assert digest(best) != digest(last)
+
+
+def test_a_training_that_diverges_says_so_and_leaves_no_policy(demos, tmp_path):
+    config = replace(QUICK, learning_rate=1e30, warmup=0.0)
+    with pytest.raises(TrainingDiverged, match="learning_rate"):
+        train(new_policy(demos), demos, config, run=tmp_path / "run")
+    assert not (tmp_path / "run" / "policy").exists()
+
+
+def test_a_row_torn_before_the_first_checkpoint_does_not_survive_a_resume(demos, tmp_path):
+    train(new_policy(demos), demos, QUICK, run=tmp_path / "whole")
+    run = tmp_path / "torn"
+    run.mkdir()
+    (run / "config.json").write_bytes((tmp_path / "whole" / "config.json").read_bytes())
+    (run / "metrics.jsonl").write_text('{"step": 20, "lo')
+    train(new_policy(demos), demos, QUICK, run=run, resume=True)
+    assert [row["step"] for row in read_metrics(run)] == [20, 40, 60]
+
+
+def test_nothing_held_out_means_nothing_measured(demos):
+    logs = []
+    train(new_policy(demos), demos, replace(QUICK, held_out=0.0), on_log=logs.append)
+    assert all(np.isnan(log.held_out_loss) for log in logs)
+
+
+def test_every_window_is_seen_once_in_an_epoch():
+    batches = Batches(50, 10, seed=3)
+    first = torch.cat([batches.indices(step) for step in range(5)])
+    second = torch.cat([batches.indices(step) for step in range(5, 10)])
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(50))
+    assert first.tolist() != second.tolist()
+
+
+def test_each_share_of_a_batch_has_an_order_of_its_own():
+    batches = Batches(50, 10, seed=3, shares=2)
+    both = torch.stack([batches.indices(step).view(2, 10) for step in range(5)], dim=1).flatten(1)
+    assert sorted(both[0].tolist()) == sorted(both[1].tolist()) == list(range(50))
+    assert both[0].tolist() != both[1].tolist()
+
+
+def test_a_member_of_an_ensemble_learns_as_if_it_were_alone(demos):
+    """Its gradient is that of its own share of the batch, whatever the others do."""
+    ensemble = Ensemble.of(FeedForward.for_data(demos, SHAPE), 2)
+    ensemble.fit_scaling(*Windows(demos, 1, 1).statistics())
+    windows = Windows(demos, 1, 1)
+    batch = windows.batch(torch.arange(20))
+    ensemble.loss(batch).backward()
+    for member, rows in zip(ensemble.members, (slice(0, 10), slice(10, 20)), strict=True):
+        together = [parameter.grad.clone() for parameter in member.parameters()]
+        member.zero_grad()
+        member.loss(Batch(*(column[rows] for column in batch))).backward()
+        for one, parameter in zip(together, member.parameters(), strict=True):
+            torch.testing.assert_close(one, parameter.grad)
+
+
+def test_a_batch_larger_than_the_data_is_the_data():
+    assert Batches(3, 256, seed=0).indices(7).tolist() in [
+        [a, b, c] for a in range(3) for b in range(3) for c in range(3)
+    ]
+
+
+def test_other_channels_are_refused_by_name(demos, tmp_path):
+    other = Spec("x", 10.0, (Channel("x", "m"), Channel("z", "m"), Channel("dead", "1")), SPEC.actions)
+    with pytest.raises(SpecMismatch, match="'y' against 'z'"):
+        train(new_policy(demos), point_dataset(tmp_path / "other", spec=other), QUICK)
+
+
+def test_a_device_that_is_not_there_is_refused():
+    for name in ("cuda:99", "tpu", "meta"):
+        with pytest.raises(ConfigError, match="device"):
+            choose_device(name)
+    assert choose_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize(
+    "bad", [{"steps": 0}, {"learning_rate": 0.0}, {"ema": 1.0}, {"keep": "first"}, {"held_out": 1.0}, {"seed": -1}]
+)
+def test_a_recipe_that_cannot_be_is_refused(bad):
+    with pytest.raises(ConfigError, match=next(iter(bad))):
+        TrainConfig(**bad)
+
+
+def test_a_run_is_never_overwritten_and_resumes_only_as_it_was_begun(demos, tmp_path):
+    train(new_policy(demos), demos, QUICK, run=tmp_path / "run")
+    with pytest.raises(ConfigError, match="--resume"):
+        train(new_policy(demos), demos, QUICK, run=tmp_path / "run")
+    with pytest.raises(ConfigError, match="train"):
+        train(new_policy(demos), demos, replace(QUICK, steps=70), run=tmp_path / "run", resume=True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(ConfigError, match="not empty"):
+        train(new_policy(demos), demos, QUICK, run=tmp_path / "mine", resume=True)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
+
+
+_CHILD = """
+import sys
+from understudy.checkpoint import load
+from understudy.dataset import Dataset
+from understudy.policies import FeedForward, FeedForwardConfig
+from understudy.recipe import TrainConfig
+from understudy.trainer import train
+data, out = sys.argv[1:3]
+dataset = Dataset.open(data)
+policy = FeedForward.for_data(dataset, FeedForwardConfig(hidden=(32, 32)))
+print("ready", flush=True)
+train(policy, dataset, TrainConfig(steps=400, batch_size=16, measure_every=10), run=out,
+      on_log=lambda log: print(log.step, flush=True))
+"""
+
+
+def _killed_training(demos: Dataset, run: Path, generator: random.Random) -> int:
+    """Starts a training in a child and kills it at a random moment; returns the last step it reported."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", _CHILD, str(demos.path), str(run)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    with child:
+        assert child.stdout.readline() == "ready\n"
+        # The moment is drawn as a step, so that a slow machine kills as early as a fast one. A checkpoint is saved
+        # just before a step is reported, and the next one 10 steps later: a fifth of the kills aim at the save.
+        last, target = 0, generator.randrange(0, 400, 10)
+        while last < target:
+            last = int(child.stdout.readline())
+        time.sleep(generator.uniform(0, 0.02) if generator.random() < 0.8 else generator.uniform(0.004, 0.008))
+        os.kill(child.pid, signal.SIGKILL)
+    return last
+
+
+@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.full)])
+def test_a_killed_training_resumes_to_the_same_bytes(tmp_path, kills):
+    """Promise R2: a run that is killed anywhere and resumed ends with the weights of one that is not."""
+    demos = point_dataset(tmp_path / "demos", episodes=20)
+    config = TrainConfig(steps=400, batch_size=16, measure_every=10)
+    expected = digest(train(FeedForward.for_data(demos, SHAPE), demos, config, run=tmp_path / "whole"))
+    generator = random.Random(0)
+    unfinished = 0
+    for kill in range(kills):
+        run = tmp_path / f"killed-{kill}"
+        _killed_training(demos, run, generator)
+        unfinished += not (run / "policy").exists()
+        resumed = train(FeedForward.for_data(demos, SHAPE), demos, config, run=run, resume=True)
+        assert digest(resumed) == expected
+        assert digest(load(run)) == expected
+        assert [row["step"] for row in read_metrics(run)] == list(range(10, 401, 10))
+        assert (run / "config.json").read_bytes() == (tmp_path / "whole" / "config.json").read_bytes()
+    assert unfinished > kills * 0.7
+
+
+def test_a_state_that_is_replaced_is_the_old_one_or_the_new_one_at_every_system_call(tmp_path, monkeypatch):
+    """Promise R3: whatever call of a save is the last one that happens, `latest` loads."""
+    from understudy import durable
+    from understudy.checkpoint import TrainingState, load_state, save_state
+
+    path = tmp_path / "latest.safetensors"
+    old = TrainingState(1, 0, 0.5, {"w": torch.zeros(100)})
+    new = TrainingState(2, 2, 0.25, {"w": torch.ones(100)})
+
+    class PowerCut(BaseException):
+        pass
+
+    calls = ("_os_write", "_os_fsync", "_os_rename")
+    originals = {name: getattr(durable, name) for name in calls}
+    for survivors in range(20):
+        for name in calls:
+            monkeypatch.setattr(durable, name, originals[name])
+        save_state(path, old)
+        left = [survivors]
+
+        def failing(original, left=left):
+            def call(*arguments):
+                if left[0] == 0:
+                    raise PowerCut
+                left[0] -= 1
+                return original(*arguments)
+
+            return call
+
+        for name in calls:
+            monkeypatch.setattr(durable, name, failing(originals[name]))
+        try:
+            save_state(path, new)
+        except PowerCut:
+            assert load_state(path).step in (1, 2)
+        else:
+            assert load_state(path).step == 2
+            assert survivors >= 4  # write, fsync, rename, fsync of the folder
+            break
+    else:
+        raise AssertionError("a save never came to its end")
