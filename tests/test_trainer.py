@@ -250,8 +250,8 @@ def _killed_training(demos: Dataset, run: Path, generator: random.Random) -> int
     )
     with child:
         assert child.stdout.readline() == "ready\n"
-        # The moment is drawn as a step, so that a slow machine kills as early as a fast one. A checkpoint is saved
-        # just before a step is reported, and the next one 10 steps later: a fifth of the kills aim at the save.
+        # The moment is drawn as a step, so that a slow machine kills as early as a fast one. A row of the metrics and
+        # a checkpoint are saved before a step is reported: a fifth of the kills aim at the next save.
         last, target = 0, generator.randrange(0, 400, 10)
         while last < target:
             last = int(child.stdout.readline())

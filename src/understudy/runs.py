@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from understudy.durable import TEMPORARY_SUFFIX, make_folder, write_file
+from understudy.durable import TEMPORARY_SUFFIX, append_line, make_folder, write_file
 from understudy.errors import ConfigError
 
 
@@ -40,6 +40,7 @@ class Run:
         else:
             make_folder(self.path)
             write_file(self.path / "config.json", json.dumps(config, indent=1).encode())
+            write_file(self.path / "metrics.jsonl", b"")
         (self.path / "checkpoints").mkdir(exist_ok=True)
 
     @property
@@ -53,9 +54,12 @@ class Run:
         return self.path / "policy"
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Appends one row to the metrics."""
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(_line(row))
+        """Appends one row to the metrics; it is durable when this returns.
+
+        Raises:
+            StorageError: the disk is full or failed.
+        """
+        append_line(self.path / "metrics.jsonl", _line(row).encode())
 
     def rewind(self, step: int) -> None:
         """Forgets the metrics after `step`, which a resumed job will write again."""

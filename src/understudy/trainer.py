@@ -104,8 +104,9 @@ def train(
     with _threads(config.threads):
         for log in job.run():
             if folder:
-                save_state(folder.checkpoint, job.state())
+                # Metrics first: a resumed job forgets rows after its checkpoint, and could not write those before it.
                 folder.log({**asdict(log), "lr": job.learning_rate(log.step - 1)})
+                save_state(folder.checkpoint, job.state())
             on_log(log)
         result = job.result()
     result.data_fingerprint = dataset.fingerprint
