@@ -1,10 +1,10 @@
 import json
 import os
-import sys
 
 import numpy as np
 import pytest
 
+from tests.hostile_files import Watch, rows
 from tests.policies.test_policies import POLICIES, feedforward
 from understudy.checkpoint import load, save
 from understudy.errors import PolicyError
@@ -103,50 +103,59 @@ def _layer(document, **change):
 
 
 HOSTILE = {
-    "policy-json-missing": lambda folder: (folder / "policy.json").unlink(),
-    "policy-json-no-json": lambda folder: (folder / "policy.json").write_text("{"),
-    "policy-json-deep": _nested,
-    "policy-json-other-format": _edit(lambda document: document.update(format="other")),
-    "policy-json-later-version": _edit(lambda document: document.update(version=99)),
-    "policy-json-unknown-kind": _edit(lambda document: document.update(kind="os.system")),
-    "policy-json-module-as-kind": _edit(lambda document: document.update(kind="subprocess:Popen")),
-    "policy-json-extra-field": _edit(lambda document: _layer(document, callback="os.system")),
-    "policy-json-activation-by-name": _edit(lambda document: _layer(document, activation="__import__('os')")),
-    "policy-json-huge-layers": _edit(lambda document: _layer(document, hidden=[65_536, 65_536, 65_536])),
-    "policy-json-many-layers": _edit(lambda document: _layer(document, hidden=[1] * 100_000)),
-    "policy-json-huge-horizon": _edit(lambda document: document.update(horizon=10**12)),
-    "policy-json-statistics-nan": _edit(
+    "a policy.json that is missing": lambda folder: (folder / "policy.json").unlink(),
+    "a policy.json that is no JSON": lambda folder: (folder / "policy.json").write_text("{"),
+    "a policy.json nested a hundred thousand deep": _nested,
+    "a policy.json of another format": _edit(lambda document: document.update(format="other")),
+    "a policy.json of a later version": _edit(lambda document: document.update(version=99)),
+    "a policy.json of an unknown kind": _edit(lambda document: document.update(kind="os.system")),
+    "a policy.json whose kind names a module": _edit(lambda document: document.update(kind="subprocess:Popen")),
+    "a policy.json with a callback in its architecture": _edit(lambda document: _layer(document, callback="os.system")),
+    "a policy.json with code as its activation": _edit(
+        lambda document: _layer(document, activation="__import__('os')")
+    ),
+    "a policy.json with layers of terabytes": _edit(lambda document: _layer(document, hidden=[65_536, 65_536, 65_536])),
+    "a policy.json with a hundred thousand layers": _edit(lambda document: _layer(document, hidden=[1] * 100_000)),
+    "a policy.json with a horizon of a trillion": _edit(lambda document: document.update(horizon=10**12)),
+    "a policy.json with NaN in its statistics": _edit(
         lambda document: document["statistics"]["observations"].update(mean=[float("nan")] * 3)
     ),
-    "policy-json-statistics-short": _edit(lambda document: document["statistics"]["actions"].update(mean=[0.0])),
-    "policy-json-statistics-huge": _edit(lambda document: document["statistics"]["actions"].update(mean=[10**400, 0])),
-    "policy-json-rate-huge": _edit(lambda document: document["spec"].update(control_hz=10**400)),
-    "policy-json-ensemble-of-none": _edit(
-        lambda document: document.update(kind="ensemble", architecture={"members": 0})
+    "a policy.json with statistics of too few channels": _edit(
+        lambda document: document["statistics"]["actions"].update(mean=[0.0])
     ),
-    "policy-json-ensemble-of-ensembles": _edit(
+    "a policy.json with statistics of four hundred digits": _edit(
+        lambda document: document["statistics"]["actions"].update(mean=[10**400, 0])
+    ),
+    "a policy.json with a rate of four hundred digits": _edit(
+        lambda document: document["spec"].update(control_hz=10**400)
+    ),
+    "an ensemble of none": _edit(lambda document: document.update(kind="ensemble", architecture={"members": 0})),
+    "an ensemble of ensembles": _edit(
         lambda document: document.update(
             kind="ensemble", architecture={"members": 1000, "member": {"kind": "ensemble", "architecture": {}}}
         )
     ),
-    "policy-json-ensemble-of-millions": _edit(
+    "an ensemble of millions": _edit(
         lambda document: document.update(
             kind="ensemble",
             architecture={"members": 10**7, "member": {"kind": "feedforward", "architecture": {"hidden": [1]}}},
         )
     ),
-    "policy-json-spec-missing": _edit(lambda document: document.pop("spec")),
-    "policy-json-link": _link("policy.json", "/etc/hostname"),
-    "policy-json-pipe": lambda folder: ((folder / "policy.json").unlink(), os.mkfifo(folder / "policy.json")),
-    "weights-missing": lambda folder: (folder / "weights.safetensors").unlink(),
-    "weights-empty": _weights(lambda data: b""),
-    "weights-cut": _weights(lambda data: data[:-10]),
-    "weights-flipped": _weights(lambda data: data[:-1] + bytes([data[-1] ^ 1])),
-    "weights-pickle": _resigned(_pickle),
-    "weights-header-huge": _resigned(lambda data: (2**63 - 1).to_bytes(8, "little") + data[8:]),
-    "weights-header-no-json": _resigned(lambda data: data[:8] + b"!" * (len(data) - 8)),
-    "weights-nan": _resigned(_nan),
-    "weights-link": _link("weights.safetensors", "/dev/zero"),
+    "a policy.json without a spec": _edit(lambda document: document.pop("spec")),
+    "a policy.json that is a link outside": _link("policy.json", "/etc/hostname"),
+    "a pipe in the place of policy.json": lambda folder: (
+        (folder / "policy.json").unlink(),
+        os.mkfifo(folder / "policy.json"),
+    ),
+    "weights that are missing": lambda folder: (folder / "weights.safetensors").unlink(),
+    "weights that are empty": _weights(lambda data: b""),
+    "weights that were cut": _weights(lambda data: data[:-10]),
+    "weights with a bit flipped": _weights(lambda data: data[:-1] + bytes([data[-1] ^ 1])),
+    "a pickle in the place of the weights": _resigned(_pickle),
+    "weights that declare a header of exabytes": _resigned(lambda data: (2**63 - 1).to_bytes(8, "little") + data[8:]),
+    "weights whose header is no JSON": _resigned(lambda data: data[:8] + b"!" * (len(data) - 8)),
+    "weights with NaN": _resigned(_nan),
+    "weights that are a link outside": _link("weights.safetensors", "/dev/zero"),
 }
 
 
@@ -156,56 +165,19 @@ def test_a_hostile_policy_is_refused_and_runs_nothing(tmp_path, name, reader):
     """Promise X1: the rows of docs/hostile_files.md, under an audit hook that sees every import, process and file."""
     folder = save(feedforward(), tmp_path / "policy")
     HOSTILE[name](folder)
-    seen = _Watch(tmp_path)
+    seen = Watch(tmp_path)
     with seen, pytest.raises(PolicyError) as error:
         reader(folder)
     assert seen.trespasses == []
     assert "\n" not in str(error.value)
 
 
-class _Watch:
-    """An audit hook: notes every program that is started and every file outside of `allowed` that is opened."""
-
-    _current = None
-
-    def __init__(self, allowed):
-        self.allowed, self.trespasses = str(allowed), []
-
-    def __enter__(self):
-        if _Watch not in _HOOKED:
-            _HOOKED.add(_Watch)
-            sys.addaudithook(_Watch._hook)
-        _Watch._current = self
-
-    def __exit__(self, *exception):
-        _Watch._current = None
-
-    @staticmethod
-    def _hook(event, arguments):
-        watch = _Watch._current
-        if watch is None:
-            return
-        if event in (
-            "os.system",
-            "subprocess.Popen",
-            "os.exec",
-            "os.posix_spawn",
-            "pickle.find_class",
-            "socket.connect",
-        ):
-            watch.trespasses.append((event, arguments))
-        if event == "open" and isinstance(arguments[0], str):
-            path = os.path.realpath(arguments[0])
-            inside = path.startswith((watch.allowed, sys.prefix, sys.base_prefix))
-            if not inside:
-                watch.trespasses.append((event, arguments))
-
-
-_HOOKED = set()
+def test_the_policies_of_the_page_on_hostile_files_are_these():
+    assert rows("Policies").keys() == HOSTILE.keys()
 
 
 def test_the_audit_hook_sees_what_it_should(tmp_path):
-    watch = _Watch(tmp_path)
+    watch = Watch(tmp_path)
     with watch, open("/etc/hostname"):
         pass
     assert [event for event, _ in watch.trespasses] == ["open"]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
+import os
 import re
+import shlex
 import shutil
 import statistics
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields, replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,9 +21,15 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import tyro
 
-from understudy.errors import ConfigError
+from tests.hostile_files import Watch, rows
+from understudy import cli
+from understudy.errors import ConfigError, UnderstudyError
 from understudy.evaluate import Evaluation, Trial, compare
+from understudy.inference import FeedForwardConfig
+from understudy.policies import Ensemble, FeedForward, Policy
+from understudy.recipe import TrainConfig
 from understudy.report import Clip, Report, StudyPoint, map_failures, write_report, write_run_report
 from understudy.report.charts import interval_bar, loss_chart, start_chart, study_chart
 from understudy.report.failures import Leaving
@@ -30,7 +42,7 @@ from understudy.spec import Channel, Spec
 HOSTILE = '"><script>alert(1)</script><img src=https://evil.example/x onerror=alert(2)>\x00\ud800\u202e$\\frac{'
 CHANNELS = ("cube.x", "cube.y", "joint", "gripper")
 SPEC = Spec("World-v0", 25.0, tuple(Channel(name, "m") for name in CHANNELS), (Channel("a", "1", -1, 1),))
-SECTIONS = {"result", "results", "failures", "study", "videos", "training", "data", "notes", "repeat"}
+SECTIONS = {"result", "results", "failures", "study", "videos", "training", "data", "repeat"}
 
 
 def evaluation(
@@ -91,7 +103,6 @@ def full_report(folder: Path, text: str = "plain") -> Report:
         versions={text: text},
         seeds={text: 1},
         commands=[f"understudy train bc {text}"],
-        notes=[text],
     )
 
 
@@ -180,15 +191,14 @@ def test_text_is_escaped_wherever_it_is_put() -> None:
 def test_sections_without_material_are_left_out(tmp_path: Path) -> None:
     assert Page(render(Report("Nothing"))).sections == set()
     whole = full_report(tmp_path)
-    for section, fields in {
+    for section, names in {
         "study": ("study",),
         "videos": ("clips",),
         "training": ("metrics",),
         "data": ("health",),
-        "notes": ("notes",),
         "repeat": ("commands", "config", "versions", "seeds"),
     }.items():
-        given: Mapping[str, Any] = {field: getattr(whole, field) for field in fields}
+        given: Mapping[str, Any] = {name: getattr(whole, name) for name in names}
         assert Page(render(Report("Some", **given))).sections == {section}
     one = Page(render(Report("One", evaluations={"only": evaluation()})))
     assert one.sections == {"result", "failures"}
@@ -336,38 +346,338 @@ def test_a_large_video_is_named_instead(tmp_path: Path) -> None:
     film.write_bytes(bytes(VIDEO_LIMIT_BYTES + 1))
     page = render(Report("Large", clips=[Clip("film", film), Clip("gone", tmp_path / "gone.mp4")]))
     assert "large.mp4 is too large" in page
-    assert "gone.mp4 is not there" in page
+    assert "gone.mp4 is not there, or no plain file" in page
     assert "data:video" not in page
 
 
-def test_a_run_s_report_shows_what_its_folder_holds(tmp_path: Path) -> None:
-    run = tmp_path / "my run"
-    config = {
+SHAPE = FeedForwardConfig(hidden=(64, 32), activation="tanh", head="squared", history=2, horizon=4, input_limit=3.5)
+RECIPE = TrainConfig(
+    steps=1000,
+    batch_size=64,
+    learning_rate=1e-05,
+    warmup=0.1,
+    weight_decay=0.0,
+    gradient_clip=0.5,
+    ema=0.0,
+    observation_noise=0.0,
+    lead=3,
+    clip_targets=False,
+    held_out=0.2,
+    keep="last",
+    measure_every=100,
+    seed=7,
+    device="cpu",
+    threads=2,
+)
+
+
+def config_of(policy: Policy, recipe: TrainConfig, **notes: Any) -> dict[str, Any]:
+    """What a training writes into config.json."""
+    return {
         "command": "train",
-        "policy": {"kind": "feedforward", "hidden": [64, 64], "history": 1},
-        "train": {"steps": 1000, "seed": 7, "clip_targets": False, "batch_size": 256},
+        "policy": {"kind": policy.kind, **policy.architecture()},
+        "train": asdict(recipe),
         "spec": SPEC.to_json(),
+        **notes,
     }
-    folder = Run(run, config)
+
+
+def made_run(path: Path) -> Path:
+    """A run that holds everything of which a report is made."""
+    folder = Run(path, config_of(FeedForward(SPEC, SHAPE), RECIPE))
     for row in metrics():
         folder.log(row)
-    (run / "evaluations").mkdir()
-    (run / "evaluations" / "World-v0.json").write_text(json.dumps(evaluation().to_json()))
-    (run / "evaluations" / "World-v0-failure-10003.mp4").write_bytes(b"film")
-    (run / "health.json").write_text(json.dumps({"episodes": 50, "steps": 6000, "defects": []}))
+    (path / "evaluations").mkdir()
+    (path / "evaluations" / "World-v0.json").write_text(json.dumps(evaluation().to_json()))
+    (path / "evaluations" / "World-v0-failure-10004.mp4").write_bytes(b"film")
+    (path / "health.json").write_text(json.dumps({"episodes": 50, "steps": 6000, "defects": []}))
+    return path
+
+
+def commands_of(path: Path) -> list[list[str]]:
+    """The words of the commands that a report prints, without the program's name."""
+    (screen,) = re.findall(r"<pre[^>]*><code>(.*?)</code>", path.read_text(), re.DOTALL)
+    lines = [shlex.split(line) for line in unescape(screen).split("\n\n")]
+    assert all(words[0] == "understudy" for words in lines)
+    return [words[1:] for words in lines]
+
+
+def test_a_run_s_report_shows_what_its_folder_holds(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "my run")
     path = write_run_report(run, date="today")
     assert path == run / "report.html"
     text = path.read_text()
     assert Page(text).sections == {"result", "failures", "videos", "training", "data", "repeat"}
     assert "50 episodes, 6,000 steps" in text
-    assert "--hidden 64 64 --steps 1000 --clip-targets False --seed 7\n" in text
-    assert "evaluate &#x27;" in text, "a path with a space is quoted"
-    assert "Start with seed 10003" in text
+    assert "Start with seed 10004" in text
     with pytest.raises(ConfigError, match="holds no config"):
         write_run_report(tmp_path)
     (run / "health.json").write_text("[1]")
     with pytest.raises(ConfigError, match="health"):
         write_run_report(run)
+
+
+def test_evaluations_of_the_same_starts_are_compared(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run")
+    executed = replace(evaluation(2), options={"execute": 2})
+    for name, other in (("a", executed), ("b", replace(evaluation(3), world="Other-v0"))):
+        (run / "evaluations" / f"{name}.json").write_text(json.dumps(other.to_json()))
+    text = write_run_report(run).read_text()
+    assert re.findall("<h3>([^<]* against [^<]*)</h3>", text) == ["World-v0, execute 2 against World-v0"]
+    found = compare(evaluation(), executed)
+    counts = [found.both, found.only_first, found.only_second, found.neither]
+    assert ["Starts|", *(f"{count}|" for count in counts)] in [row for rows in Page(text).tables for row in rows]
+
+
+def test_an_evaluation_is_called_by_what_others_do_not_share(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run")
+    executed = replace(evaluation(2), options={"execute": 2, "env_arguments": ["light=dim"]})
+    (run / "evaluations" / "0.json").write_text(json.dumps(executed.to_json()))
+
+    def called() -> list[str]:
+        (table,) = (table for table in Page(write_run_report(run).read_text()).tables if table[0][0] == "Evaluation|")
+        return [row[0] for row in table[1:]]
+
+    assert called() == ["default|", "execute 2, light=dim|"]
+    (run / "evaluations" / "copy.json").write_text(json.dumps(executed.to_json()))
+    assert called() == ["World-v0|", "0|", "copy|"]
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the command line understands: every command notes its arguments instead of running."""
+    noted: list[dict[str, Any]] = []
+    app = tyro.extras.SubcommandApp()
+    for name, command in cli._COMMANDS.items():
+        app.command(name=name)(functools.wraps(command)(lambda *_, **arguments: noted.append(arguments)))
+    monkeypatch.setattr(cli, "app", app)
+    return noted
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize(("shape", "recipe"), [(SHAPE, RECIPE), (FeedForwardConfig(), TrainConfig())])
+@pytest.mark.parametrize("notes", [{}, {"data": "my data", "env": "my_world:World-v0"}])
+def test_the_command_line_reads_the_printed_training_as_it_was(
+    tmp_path: Path,
+    parsed: list[dict[str, Any]],
+    members: int,
+    shape: FeedForwardConfig,
+    recipe: TrainConfig,
+    notes: dict[str, str],
+) -> None:
+    policy = FeedForward(SPEC, shape)
+    run = tmp_path / "my run"
+    Run(run, config_of(policy if members == 1 else Ensemble.of(policy, members), recipe, **notes))
+    (command,) = commands_of(write_run_report(run))
+    assert cli.main(command) == 0
+    assert parsed == [
+        {
+            "data": Path(notes.get("data", "DATA")),
+            "out": run,
+            "env": notes.get("env"),
+            "members": members,
+            "shape": shape,
+            "recipe": recipe,
+            "resume": False,
+        }
+    ]
+
+
+def test_the_printed_training_is_tried_with_every_option_away_from_its_default() -> None:
+    for settings in (SHAPE, RECIPE):
+        assert all(getattr(settings, field.name) != field.default for field in fields(settings))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"execute": 2, "env_arguments": ["reward=shaped", "name=two words"]}, {"ensemble_decay": 0.1}]
+)
+def test_the_command_line_reads_the_printed_evaluation_as_it_was(
+    tmp_path: Path, parsed: list[dict[str, Any]], options: dict[str, Any]
+) -> None:
+    run = made_run(tmp_path / "my run")
+    done = replace(evaluation(), world="my_world:World-v0", options=options)
+    (run / "evaluations" / "World-v0.json").write_text(json.dumps(done.to_json()))
+    assert cli.main(commands_of(write_run_report(run))[-1]) == 0
+    (given,) = parsed
+    assert given["policy"] == run
+    assert (given["env"], given["episodes"], given["seed"]) == ("my_world:World-v0", 120, 10_000)
+    assert given["execute"] == options.get("execute")
+    assert given["ensemble_decay"] == options.get("ensemble_decay")
+    assert list(given["env_arguments"]) == options.get("env_arguments", [])
+
+
+def test_the_commands_of_a_report_repeat_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "repeated_world.py").write_text(
+        "import gymnasium as gym\n"
+        "gym.register('Mine-v0', 'understudy.sim.pick_place:PickPlaceEnv', max_episode_steps=30)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "film_evaluation", lambda *_: "not here")
+    assert cli.main(["record", "--env", "understudy/PickPlace-v0", "--out", "data", "--episodes", "3"]) == 0
+    small = "--members 2 --hidden 16 --steps 20 --batch-size 8 --measure-every 20 --horizon 4 --no-clip-targets"
+    assert cli.main(["train", "bc", "--data", "data", "--out", "run", *small.split()]) == 0
+    how = "--env repeated_world:Mine-v0 --episodes 2 --execute 2 --env-arg reward=shaped --workers 1"
+    assert cli.main(["evaluate", "run", *how.split()]) == 0
+    commands = commands_of(tmp_path / "run" / "report.html")
+    (tmp_path / "run").rename("first")
+    for command in commands:
+        assert cli.main(command) == 0
+    for pattern in ("policy/weights.safetensors", "evaluations/*.json"):
+        (one,), (two,) = (list(Path(folder).glob(pattern)) for folder in ("first", "run"))
+        assert one.name == two.name
+        assert one.read_bytes() == two.read_bytes()
+
+
+Tamper = Callable[[Path, Path], object]
+SECRET = "nobody may read this"
+
+
+def linked(name: str) -> Tamper:
+    """Moves what a run holds outside and puts a link in its place."""
+
+    def tamper(run: Path, outside: Path) -> None:
+        target = outside / Path(name).name
+        if (run / name).exists():
+            (run / name).rename(target)
+        else:
+            target.write_text(SECRET)
+        (run / name).symlink_to(target)
+
+    return tamper
+
+
+def piped(name: str) -> Tamper:
+    def tamper(run: Path, outside: Path) -> None:
+        (run / name).unlink()
+        os.mkfifo(run / name)
+
+    return tamper
+
+
+def sized(name: str, size: int) -> Tamper:
+    return lambda run, outside: os.truncate(run / name, size)
+
+
+def holding(name: str, content: str) -> Tamper:
+    return lambda run, outside: (run / name).write_text(content)
+
+
+def edited(name: str, change: Callable[[Any], object]) -> Tamper:
+    def tamper(run: Path, outside: Path) -> None:
+        document = json.loads((run / name).read_text())
+        change(document)
+        (run / name).write_text(json.dumps(document))
+
+    return tamper
+
+
+def of_trial(**values: Any) -> Tamper:
+    return edited(EVALUATION, lambda document: document["episodes"][3].update(values))
+
+
+def a_folder_in_the_place_of_metrics(run: Path, outside: Path) -> None:
+    (run / "metrics.jsonl").unlink()
+    (run / "metrics.jsonl").mkdir()
+
+
+def a_file_in_the_place_of_evaluations(run: Path, outside: Path) -> None:
+    shutil.rmtree(run / "evaluations")
+    (run / "evaluations").touch()
+
+
+EVALUATION, FILM = "evaluations/World-v0.json", "evaluations/World-v0-failure-10004.mp4"
+REFUSED: dict[str, Tamper] = {
+    "a config.json that is a link outside": linked("config.json"),
+    "a metrics.jsonl that is a link outside": linked("metrics.jsonl"),
+    "a health.json that is a link outside": linked("health.json"),
+    "an evaluations folder that is a link outside": linked("evaluations"),
+    "an evaluation that is a link outside": linked(EVALUATION),
+    "a pipe in the place of config.json": piped("config.json"),
+    "a pipe in the place of metrics.jsonl": piped("metrics.jsonl"),
+    "a pipe in the place of health.json": piped("health.json"),
+    "a pipe in the place of an evaluation": piped(EVALUATION),
+    "a folder in the place of metrics.jsonl": a_folder_in_the_place_of_metrics,
+    "a file in the place of the evaluations folder": a_file_in_the_place_of_evaluations,
+    "a config.json of a terabyte": sized("config.json", 2**40),
+    "a metrics.jsonl of a terabyte": sized("metrics.jsonl", 2**40),
+    "an evaluation of a terabyte": sized(EVALUATION, 2**40),
+    "a config.json nested a hundred thousand deep": holding("config.json", "[" * 100_000),
+    "a config.json that is a list": holding("config.json", "[]"),
+    "a config.json whose policy is text": edited("config.json", lambda document: document.update(policy="os.system")),
+    "a config.json with an unknown option": edited("config.json", lambda document: document["train"].update({"\n": 1})),
+    "a config.json with an ensemble of nothing": edited(
+        "config.json", lambda document: document.update(policy={"kind": "ensemble", "members": 2, "member": None})
+    ),
+    "a config.json whose spec is text": edited("config.json", lambda document: document.update(spec="os.system")),
+    "an evaluation with NaN": of_trial(total_reward=float("nan")),
+    "an evaluation whose seed is a path": of_trial(seed="/../../../outside/secret"),
+    "an evaluation whose start is text": of_trial(start="here"),
+    "an evaluation with an unknown field": of_trial(callback="os.system"),
+    "an evaluation with a number of a million digits": holding(EVALUATION, f'{{"seed": {"9" * 1_000_000}}}'),
+    "an evaluation whose world is a list": edited(EVALUATION, lambda document: document.update(world=["World-v0"])),
+    "an evaluation whose arguments are a number": edited(EVALUATION, lambda document: document.update(env_arguments=1)),
+}
+READ: dict[str, Tamper] = {
+    "a film that is a link outside": linked(FILM),
+    "a pipe in the place of a film": piped(FILM),
+    "a film of a terabyte": sized(FILM, 2**40),
+    "a policy folder that is a link outside": linked("policy"),
+    "a report.html that is a link outside": linked("report.html"),
+    "a film of a start that was never evaluated": linked("evaluations/World-v0-failure-7.mp4"),
+    "metrics with a line nested a hundred thousand deep": holding("metrics.jsonl", "[" * 100_000),
+    "metrics with a line that is no object": holding("metrics.jsonl", '{"step": 1, "loss": 1}\n[1]\n'),
+    "metrics with text and endless numbers": holding(
+        "metrics.jsonl", f'{{"step": "x", "loss": {"9" * 400}, "lr": 1e999, "held_out_loss": []}}\n'
+    ),
+    "a health.json whose defects are numbers": holding(
+        "health.json", '{"defects": 1, "channels": 2, "episodes": "many"}'
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*REFUSED, *READ])
+def test_a_report_of_a_hostile_run_runs_nothing_and_reaches_nothing(tmp_path: Path, name: str) -> None:
+    """Promise X1 for runs: the rows of docs/hostile_files.md."""
+    write_run_report(made_run(tmp_path / "warm"))  # what is imported and opened on first use is so now
+    run, outside = made_run(tmp_path / "run"), tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text(SECRET)
+    (REFUSED | READ)[name](run, outside)
+    before = {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()}
+    refused = pytest.raises(UnderstudyError) if name in REFUSED else contextlib.nullcontext()
+    with Watch(run) as watch, refused as error:
+        write_run_report(run)
+    assert watch.trespasses == []
+    assert {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()} == before
+    if error:
+        assert "\n" not in str(error.value)
+    else:
+        assert not (run / "report.html").is_symlink()
+        assert SECRET not in (run / "report.html").read_text()
+
+
+def test_a_config_of_any_depth_is_shown_or_refused(tmp_path: Path) -> None:
+    for depth in (3, *range(900, 1000)):
+        run = Run(tmp_path / str(depth), {}).path
+        (run / "config.json").write_text('{"inner":' * depth + "{}" + "}" * depth)
+        with contextlib.suppress(ConfigError):
+            write_run_report(run)
+        assert (run / "report.html").exists() or depth > 3
+
+
+def test_the_runs_of_the_page_on_hostile_files_are_these() -> None:
+    assert {name for name, what in rows("Runs").items() if what == "refused"} == REFUSED.keys()
+    assert {name for name, what in rows("Runs").items() if what.startswith("read: ")} == READ.keys()
+
+
+def test_an_evaluation_is_not_written_through_a_link(tmp_path: Path) -> None:
+    run, outside = made_run(tmp_path / "run"), tmp_path / "outside"
+    outside.mkdir()
+    linked("evaluations")(run, outside)
+    before = sorted(outside.rglob("*"))
+    assert cli.main(["evaluate", str(run), "--env", "understudy/PickPlace-v0"]) == 2
+    assert sorted(outside.rglob("*")) == before
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="Chromium is not installed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -12,10 +13,11 @@ from understudy.agent import Demonstrator
 from understudy.dataset import Dataset, diagnose, record
 from understudy.episode import SUCCESS
 from understudy.errors import ConfigError
-from understudy.evaluate import Evaluation, compare, evaluate
+from understudy.evaluate import Evaluation, agent_for, compare, evaluate
 from understudy.inference import FeedForwardConfig, load_predictor
 from understudy.recipe import TrainConfig
 from understudy.report import StudyPoint, write_run_report
+from understudy.report.films import film_evaluation
 from understudy.sim import expert_for
 from understudy.worlds import make_env
 
@@ -23,6 +25,7 @@ WORLD = "understudy/PickPlace-v0"
 DEMONSTRATIONS = (5, 15, 50)
 NOISES = (0.0, TrainConfig().observation_noise)
 STARTS = 100
+_EVALUATION = "PickPlace-v0"
 
 
 class Bar(Protocol):
@@ -82,11 +85,15 @@ def tell(out: Path, *, seed: int, workers: int, say: Callable[[str], None], prog
     few = [chapter for chapter in chapters if chapter.demonstrations == min(DEMONSTRATIONS)]
     noisy, plain = few
     say(f"   noise against none with {min(DEMONSTRATIONS)} demonstrations: {compare(results[plain], results[noisy])}")
+    best = out / chapters[0].folder
+    camera = partial(make_env, WORLD, render_mode="rgb_array")
+    why_not = film_evaluation(best, _EVALUATION, results[chapters[0]], camera, agent_for(load_predictor(best)))
+    if why_not:
+        say(f"   no video: {why_not}")
     return write_run_report(
-        out / chapters[0].folder,
+        best,
         to=out / "report.html",
         study=[StudyPoint(chapter.demonstrations, chapter.noise, results[chapter]) for chapter in reversed(chapters)],
-        film_with=WORLD,
     )
 
 
@@ -129,5 +136,5 @@ def _clone_and_measure(
         on_trial=lambda trial: progress.at(trial.index + 1),
     )
     (run / "evaluations").mkdir()
-    (run / "evaluations" / "PickPlace-v0.json").write_text(json.dumps(result.to_json()))
+    (run / "evaluations" / f"{_EVALUATION}.json").write_text(json.dumps(result.to_json()))
     return result

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from understudy.durable import TEMPORARY_SUFFIX, append_line, make_folder, write_file
+from understudy.durable import TEMPORARY_SUFFIX, append_line, is_regular, make_folder, write_file
 from understudy.errors import ConfigError
+
+_LARGEST_METRICS = 16 * 2**20
 
 
 class Run:
@@ -98,12 +101,23 @@ def _line(row: Mapping[str, Any]) -> str:
 
 
 def read_metrics(run: Path | str) -> list[dict[str, Any]]:
-    """The metrics of a run, in order; a last line torn by a crash is left out."""
+    """The metrics of a run, in order, up to the first line that is no JSON object: a crash may tear the last one.
+
+    Raises:
+        ConfigError: the file is a link or no plain file, or too large.
+    """
     path = Path(run) / "metrics.jsonl"
+    if not os.path.lexists(path):
+        return []
+    if not is_regular(path) or path.stat().st_size > _LARGEST_METRICS:
+        raise ConfigError(f"{path} is no plain file of at most {_LARGEST_METRICS} bytes; remove it")
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines():
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(row, dict):
+            break
+        rows.append(row)
     return rows

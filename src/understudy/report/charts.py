@@ -16,6 +16,7 @@ import numpy as np
 from understudy.evaluate import Evaluation
 from understudy.report.failures import Axis, FailureMap
 from understudy.report.markup import Markup, element, escape, printable
+from understudy.report.words import is_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,7 +110,7 @@ def study_chart(points: Sequence[StudyPoint]) -> Markup:
 def loss_chart(rows: Sequence[Mapping[str, Any]]) -> Markup | None:
     """Training and held-out loss against steps; None where the rows hold none. Log scale where it spans enough."""
     lines = [
-        (label, color, style, [(row["step"], row[key]) for row in rows if _finite(row.get(key), row.get("step"))])
+        (label, color, style, [(row["step"], row[key]) for row in rows if is_number(row.get(key), row.get("step"))])
         for key, label, color, style in (
             ("loss", "training", BLUE, "-"),
             ("held_out_loss", "held-out episodes", ORANGE, "--"),
@@ -143,7 +144,7 @@ def loss_chart(rows: Sequence[Mapping[str, Any]]) -> Markup | None:
 
 def rate_chart(rows: Sequence[Mapping[str, Any]]) -> Markup | None:
     """Learning rate against steps; None where the rows hold none."""
-    line = [(row["step"], row["lr"]) for row in rows if _finite(row.get("lr"), row.get("step"))]
+    line = [(row["step"], row["lr"]) for row in rows if is_number(row.get("lr"), row.get("step"))]
     if not line:
         return None
 
@@ -314,7 +315,3 @@ def _plain_log_ticks(axes: Axes) -> None:
 def _axis_label(axis: Axis) -> str:
     name = axis.name if len(axis.name) <= 32 else f"{axis.name[:31]}…"
     return f"{name} ({axis.unit})" if axis.unit not in ("", "1") else name
-
-
-def _finite(*values: object) -> bool:
-    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)

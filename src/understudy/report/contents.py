@@ -26,7 +26,7 @@ class Clip:
     Args:
         title: what it shows.
         path: of the MP4.
-        success: whether the episode ended in success; None for a film of several episodes.
+        success: whether the episode ended in success; None where the world does not say.
     """
 
     title: str
@@ -44,7 +44,7 @@ class Report:
         data: what the policy was trained on, in words.
         spec: of the world, for the names of its channels and its rate.
         evaluations: by label; the report is about the first.
-        comparisons: (label of the first, label of the second, their comparison).
+        comparisons: of evaluations on the same starts: (label of the first, label of the second, their comparison).
         study: of distribution shift: policies from more and fewer demonstrations, with and without noise.
         metrics: rows of the run's metrics.
         clips: videos.
@@ -53,7 +53,6 @@ class Report:
         versions: of the software, by name.
         seeds: by what they were for.
         commands: that repeat it.
-        notes: anything else worth saying, a paragraph each.
     """
 
     title: str
@@ -70,7 +69,6 @@ class Report:
     versions: Mapping[str, str] = field(default_factory=dict)
     seeds: Mapping[str, int | str] = field(default_factory=dict)
     commands: Sequence[str] = ()
-    notes: Sequence[str] = ()
 
     @property
     def main(self) -> Evaluation | None:

@@ -20,7 +20,6 @@ _SECTIONS = (
     ("videos", "Videos", sections.videos),
     ("training", "Training", sections.training),
     ("data", "The data", sections.health),
-    ("notes", "Notes", sections.remarks),
     ("repeat", "How to repeat it", sections.repeat),
 )
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from understudy.durable import is_regular
 from understudy.evaluate import Comparison, Evaluation, compare
 from understudy.report.charts import StudyPoint, interval_bar, loss_chart, rate_chart, study_chart
 from understudy.report.contents import Clip, Report, is_judged
 from understudy.report.failures import LEVEL, Leaving
 from understudy.report.markup import Child, Markup, element, join, table
-from understudy.report.words import between, chance, counted, number, percent, points, success_of
+from understudy.report.words import between, chance, counted, is_number, number, percent, points, success_of
 
 VIDEO_LIMIT_BYTES = 8 * 2**20
 _VIDEOS_LIMIT_BYTES = 4 * VIDEO_LIMIT_BYTES
@@ -98,7 +98,7 @@ def success_table(evaluations: Mapping[str, Evaluation]) -> Markup:
         for label, evaluation in evaluations.items()
     ]
     return table(
-        "Success by policy", ["Policy", "0% to 100%", "Success", "Starts", "95% interval"], rows, class_="bars"
+        "Success by evaluation", ["Evaluation", "0% to 100%", "Success", "Starts", "95% interval"], rows, class_="bars"
     )
 
 
@@ -207,13 +207,13 @@ def training(report: Report) -> Markup | None:
 
 
 def _training_findings(rows: Sequence[Mapping[str, Any]]) -> str:
-    last = rows[-1]
-    said = f"{counted(int(last.get('step', len(rows))), 'step')} of training. "
-    speeds = [row["samples_per_s"] for row in rows if _is_finite(row.get("samples_per_s"))]
+    steps = max((row["step"] for row in rows if is_number(row.get("step"))), default=len(rows))
+    said = f"{counted(steps, 'step')} of training. "
+    speeds = [row["samples_per_s"] for row in rows if is_number(row.get("samples_per_s"))]
     if speeds:
         said += f"{number(statistics.median(speeds))} samples a second. "
     held_out = [
-        (row["held_out_loss"], row.get("step")) for row in rows if _is_finite(row.get("held_out_loss"), row.get("step"))
+        (row["held_out_loss"], row.get("step")) for row in rows if is_number(row.get("held_out_loss"), row.get("step"))
     ]
     if held_out:
         best, step = min(held_out, key=lambda pair: pair[0])
@@ -242,9 +242,13 @@ def _video(clip: Clip, limit: int) -> tuple[Markup, int]:
     if clip.success is not None:
         word, class_ = ("success", "good") if clip.success else ("failure", "bad")
         title += [" ", element("span", word, class_=f"pill {class_}")]
-    size = clip.path.stat().st_size if clip.path.is_file() else None
+    size = clip.path.stat().st_size if is_regular(clip.path) else None
     if size is None or size > limit:
-        why = "is not there" if size is None else f"is too large to be part of this page ({size / 2**20:.1f} MB)"
+        why = (
+            "is not there, or no plain file"
+            if size is None
+            else f"is too large to be part of this page ({size / 2**20:.1f} MB)"
+        )
         note = element("p", f"{clip.path.name} {why}.", class_="muted small")
         return element("figure", note, element("figcaption", title)), 0
     content = base64.b64encode(clip.path.read_bytes()).decode()
@@ -266,7 +270,7 @@ def health(report: Report) -> Markup | None:
     if report.health is None:
         return None
     found = dict(report.health if isinstance(report.health, Mapping) else report.health.to_json())
-    defects = [defect for defect in found.pop("defects", None) or [] if isinstance(defect, Mapping)]
+    defects = [defect for defect in _listed(found.pop("defects", None)) if isinstance(defect, Mapping)]
     errors = sum(defect.get("severity") == "error" for defect in defects)
     if not defects:
         verdict = "Nothing was found that would make training go wrong."
@@ -276,14 +280,14 @@ def health(report: Report) -> Markup | None:
             "Errors make training go wrong; warnings are worth a look."
         )
     facts = [(key.replace("_", " "), _rounded(value)) for key, value in found.items() if _is_plain(value)]
-    channels = found.get("channels")
+    channels = _listed(found.get("channels"))
     return section(
         "data",
         "The data",
         element("p", verdict),
         element("ul", (_defect(defect) for defect in defects), class_="defects") if defects else None,
         _facts(facts) if facts else None,
-        _channels(channels) if isinstance(channels, list | tuple) and channels else None,
+        _channels(channels) if channels else None,
     )
 
 
@@ -304,7 +308,7 @@ def _channels(channels: Sequence[object]) -> Markup:
 
 def _defect(defect: Mapping[str, Any]) -> Markup:
     is_error = defect.get("severity") == "error"
-    episodes = defect.get("episodes") or ()
+    episodes = _listed(defect.get("episodes"))
     places = [f"channel {defect['channel']}"] if defect.get("channel") else []
     if episodes:
         some = ", ".join(str(episode) for episode in episodes[:_EPISODES_NAMED])
@@ -332,13 +336,8 @@ def repeat(report: Report) -> Markup | None:
     ]
     if not tables and not report.commands:
         return None
-    commands = element("pre", element("code", "\n".join(report.commands)), tabindex="0") if report.commands else None
+    commands = element("pre", element("code", "\n\n".join(report.commands))) if report.commands else None
     return section("repeat", "How to repeat it", commands, tables)
-
-
-def remarks(report: Report) -> Markup | None:
-    """Anything else that the caller found worth saying."""
-    return section("notes", "Notes", (element("p", note) for note in report.notes)) if report.notes else None
 
 
 def shown(value: object) -> str:
@@ -351,6 +350,10 @@ def _facts(facts: Iterable[tuple[str, str]]) -> Markup:
     return element(
         "dl", (element("div", element("dt", name), element("dd", value)) for name, value in facts), class_="facts"
     )
+
+
+def _listed(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _is_plain(value: object) -> bool:
@@ -367,7 +370,3 @@ def _flat(value: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, str
             yield from _flat(item, f"{before}{key}.")
         else:
             yield f"{before}{key}", shown(item)
-
-
-def _is_finite(*values: object) -> bool:
-    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)

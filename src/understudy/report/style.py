@@ -123,11 +123,8 @@ video { display: block; width: 100%; background: #000; border-radius: 8px; }
 .defects { margin: .75rem 0 0; padding: 0; list-style: none; }
 .defects li { padding: .75rem 0; border-top: 1px solid var(--line); }
 .defects p { margin: .2rem 0 0; }
-pre {
-  margin: .75rem 0 1rem; padding: 1rem 1.1rem; background: var(--wash); border-radius: 8px; overflow-x: auto;
-  line-height: 1.7;
-}
-pre code { white-space: pre; }
+pre { margin: .75rem 0 1rem; padding: 1rem 1.1rem; background: var(--wash); border-radius: 8px; line-height: 1.7; }
+pre code { white-space: pre-wrap; overflow-wrap: anywhere; }
 footer { margin-top: 2rem; color: var(--muted); font-size: .85rem; }
 @media (max-width: 40rem) {
   .page { padding: 1.75rem .9rem 2.5rem; }
@@ -153,7 +150,6 @@ footer { margin-top: 2rem; color: var(--muted); font-size: .85rem; }
   figure, tr, li, .hint { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
   .scroll { overflow: visible; }
-  pre code { white-space: pre-wrap; overflow-wrap: anywhere; }
   svg, .grid td { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 @media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }

@@ -8,6 +8,7 @@ from understudy.evaluate import Evaluation
 
 NONE = "\N{EN DASH}"
 _NBSP = "\N{NO-BREAK SPACE}"
+_UNDRAWABLE = 1e100
 
 
 def percent(share: float) -> str:
@@ -51,6 +52,11 @@ def number(value: float) -> str:
     if not math.isfinite(value):
         return "not a number" if math.isnan(value) else "infinite"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def is_number(*values: object) -> bool:
+    """Whether all of these are numbers that one can draw; a file may hold anything."""
+    return all(isinstance(value, int | float) and abs(value) < _UNDRAWABLE for value in values)
 
 
 def success_of(evaluation: Evaluation) -> str:
