@@ -1,7 +1,7 @@
 """Writes docs/benchmarks.md from benchmarks/results/*.json: every figure beside its target, with command and spread.
 
-    python benchmarks/quote.py            writes the page
-    python benchmarks/quote.py --check    exits with 1 where the page is not what the results say
+    python benchmarks/quote.py            writes the page, and the table of Metaworld's experts in docs/worlds.md
+    python benchmarks/quote.py --check    exits with 1 where either is not what the results say
 
 Nothing on the page is typed by hand. A result that is not there reads "not measured yet".
 """
@@ -20,7 +20,11 @@ from understudy.evaluate import wilson_interval
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+WORLDS = PAGE.with_name("worlds.md")
 UNMEASURED = "not measured yet"
+
+TABLE_BEGINS = "<!-- written by python benchmarks/quote.py, from benchmarks/results/metaworld_experts.json -->"
+TABLE_ENDS = "<!-- end of what it writes -->"
 
 HEAD = """\
 # Benchmarks
@@ -221,6 +225,20 @@ def minutes(key: str, most: float) -> Callable[[dict[str, Any]], Reading]:
     return read
 
 
+def experts_success(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    rates = [cell["success_rate"] for cell in content["cells"].values()]
+    spread = f"{interval(found['interval_over_all_starts'])}; tasks {percent(min(rates))} to {percent(max(rates))}"
+    few = ", ".join(f"{task} {percent(content['cells'][task]['success_rate'])}" for task in found["below_95_percent"])
+    return Reading(f"{percent(found['mean_success'])}; below 95 %: {few}", None, spread)
+
+
+def world_speed(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    spread = f"tasks {found['slowest_steps_per_s']:,} to {found['fastest_steps_per_s']:,}"
+    return Reading(f"{found['median_steps_per_s']:,.0f}, the median of the tasks", None, spread)
+
+
 FIGURES = (
     Figure(
         "Door, 25 human demonstrations, default recipe of `train bc`: mean success of 5 training seeds x 100 starts",
@@ -295,6 +313,13 @@ FIGURES = (
     ),
     Figure("Resident memory over the float32 arrays that training needs", "<= 1.5 times", "growth", growth_memory),
     Figure("What it costs to save an episode of the door's size durably", "-", "durability", durability),
+    Figure(
+        "Metaworld's scripted experts, mean success of 50 tasks x 50 starts ([task by task](worlds.md#metaworld))",
+        "-",
+        "metaworld_experts",
+        experts_success,
+    ),
+    Figure("Steps of a Metaworld task in a second of CPU time", "-", "metaworld_experts", world_speed),
     Figure("`understudy demo` on 2 cores", "< 5 min", "demo_time", minutes("demo_seconds", 5)),
     Figure("`make test` on 2 cores", "< 10 min", "demo_time", minutes("test_seconds", 10)),
     Figure("Set-up with a warm package cache", "< 3 min", "demo_time", minutes("setup_seconds", 3)),
@@ -330,6 +355,27 @@ def page(folder: Path = RESULTS) -> str:
     if not hosts:
         lines.append(UNMEASURED)
     return "\n".join(lines) + "\n"
+
+
+def worlds_page(text: str, folder: Path = RESULTS) -> str:
+    """The page about worlds with the table of Metaworld's experts, from the results in `folder`, in its place."""
+    path = folder / "metaworld_experts.json"
+    if not path.exists():
+        return text
+    before, rest = text.split(TABLE_BEGINS)
+    _, after = rest.split(TABLE_ENDS)
+    lines = _experts_table(json.loads(path.read_text()))
+    return "\n".join([before + TABLE_BEGINS, *lines, TABLE_ENDS + after])
+
+
+def _experts_table(content: dict[str, Any]) -> list[str]:
+    lines = ["| task | success | 95 % interval | steps to success | steps/s |", "|---|---|---|---|---|"]
+    for task, cell in content["cells"].items():
+        steps = f"{cell['steps_to_success']:.0f}" if cell["steps_to_success"] else "-"
+        rate = f"{cell['success_rate']:.2f}"
+        row = (f"`{task}`", rate, interval(cell["interval"]), steps, f"{cell['steps_per_s']:,}")
+        lines.append("| " + " | ".join(row) + " |")
+    return lines
 
 
 def _read(figure: Figure, content: dict[str, Any] | None) -> Reading:
@@ -419,15 +465,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where the page is stale")
     check = parser.parse_args().check
-    written = PAGE.read_text() if PAGE.exists() else ""
-    wanted = page()
-    if check:
-        if written != wanted:
-            print(f"{PAGE.name} is stale; run python benchmarks/quote.py", file=sys.stderr)
-        return int(written != wanted)
-    PAGE.write_text(wanted)
-    print(f"wrote {PAGE}")
-    return 0
+    stale = False
+    for path, wanted in ((PAGE, page()), (WORLDS, worlds_page(WORLDS.read_text()))):
+        if path.exists() and path.read_text() == wanted:
+            continue
+        stale = True
+        if check:
+            print(f"{path.name} is stale; run python benchmarks/quote.py", file=sys.stderr)
+        else:
+            path.write_text(wanted)
+            print(f"wrote {path}")
+    return int(check and stale)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from common import DATA
@@ -24,6 +25,7 @@ ORDER = (
     "training_speed",
     "versus_imitation",
     "door_bc",
+    "metaworld_experts",
     "demo_time",
 )
 NOT_BENCHMARKS = ("common", "quote", "run_all", "starting_document")
@@ -42,6 +44,8 @@ def why_not(name: str) -> str:
         return "the door demonstrations are not here; set UNDERSTUDY_DATA to the folder that holds adroit_door_human"
     if name == "versus_imitation" and not os.environ.get("IMITATION_PYTHON"):
         return "set IMITATION_PYTHON; the install lines are at the top of versus_imitation.py"
+    if name == "metaworld_experts" and find_spec("metaworld") is None:
+        return "Metaworld is not installed: pip install 'understudy[metaworld]'"
     return ""
 
 

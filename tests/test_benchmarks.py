@@ -52,6 +52,17 @@ def test_the_page_is_what_the_results_say(quote):
     assert quote.PAGE.read_text() == quote.page(), "docs/benchmarks.md is stale; run python benchmarks/quote.py"
 
 
+def test_the_table_of_experts_is_what_the_results_say(quote, tmp_path):
+    text = quote.WORLDS.read_text()
+    assert text == quote.worlds_page(text), "docs/worlds.md is stale; run python benchmarks/quote.py"
+    cell = {"success_rate": 0.5, "interval": [0.1, 0.9], "steps_to_success": None, "steps_per_s": 1234}
+    (tmp_path / "metaworld_experts.json").write_text(json.dumps({"cells": {"reach": cell}}))
+    written = quote.worlds_page(text, tmp_path)
+    assert "| `reach` | 0.50 | [10.0, 90.0] | - | 1,234 |" in written
+    assert "drawer-open` | " not in written
+    assert quote.worlds_page(text, tmp_path / "nothing") == text
+
+
 def test_a_page_without_results_says_that_nothing_was_measured(quote, tmp_path):
     page = quote.page(tmp_path)
     assert page.count(quote.UNMEASURED) >= len(quote.FIGURES)

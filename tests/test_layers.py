@@ -22,7 +22,7 @@ LAYERS = (
     ("policies",),
     ("normalize",),
     # --- no torch from here on ---
-    ("playback",),
+    ("playback", "advice"),
     ("observers", "dataset"),
     ("evaluate",),
     ("rollout",),

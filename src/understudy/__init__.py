@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from understudy import sim
+from understudy.advice import Advice, Situation, advise
 from understudy.agent import Agent, Command, Demonstrator, Driver, Expert, Replay
 from understudy.dataset import Dataset, Journal, diagnose, import_dataset, record
 from understudy.episode import Episode
@@ -17,7 +18,7 @@ from understudy.execution import PolicyAgent
 from understudy.inference import FeedForwardConfig, load_predictor
 from understudy.observers import Video
 from understudy.playback import Drift, Show, film, replay, show_live
-from understudy.recipe import TrainConfig
+from understudy.recipe import DAggerConfig, TrainConfig
 from understudy.report import write_run_report
 from understudy.rollout import Observer, Step, rollout, rollouts
 from understudy.spec import Channel, Spec, spec_of
@@ -25,10 +26,38 @@ from understudy.worlds import make_env
 
 if TYPE_CHECKING:
     from understudy.checkpoint import load, save
+    from understudy.interactive import (
+        DAggerGate,
+        EnsembleGate,
+        Gate,
+        GatedAgent,
+        HGGate,
+        LazyGate,
+        Round,
+        SafeGate,
+        ThriftyGate,
+        Tick,
+        dagger,
+        gate_for,
+        rehearse,
+    )
     from understudy.policies import Ensemble, FeedForward, Policy
     from understudy.trainer import TrainLog, train
 
 _WITH_TORCH = {
+    "DAggerGate": "understudy.interactive",
+    "EnsembleGate": "understudy.interactive",
+    "Gate": "understudy.interactive",
+    "GatedAgent": "understudy.interactive",
+    "HGGate": "understudy.interactive",
+    "LazyGate": "understudy.interactive",
+    "Round": "understudy.interactive",
+    "SafeGate": "understudy.interactive",
+    "ThriftyGate": "understudy.interactive",
+    "Tick": "understudy.interactive",
+    "dagger": "understudy.interactive",
+    "gate_for": "understudy.interactive",
+    "rehearse": "understudy.interactive",
     "load": "understudy.checkpoint",
     "save": "understudy.checkpoint",
     "Ensemble": "understudy.policies",
@@ -41,43 +70,60 @@ _WITH_TORCH = {
 __version__ = "0.1.0"
 
 __all__ = [
+    "Advice",
     "Agent",
     "Channel",
     "Command",
     "Comparison",
+    "DAggerConfig",
+    "DAggerGate",
     "Dataset",
     "Demonstrator",
     "Drift",
     "Driver",
     "Ensemble",
+    "EnsembleGate",
     "Episode",
     "Evaluation",
     "Expert",
     "FeedForward",
     "FeedForwardConfig",
+    "Gate",
+    "GatedAgent",
+    "HGGate",
     "Journal",
+    "LazyGate",
     "Observer",
     "Policy",
     "PolicyAgent",
     "Replay",
+    "Round",
+    "SafeGate",
     "Show",
+    "Situation",
     "Spec",
     "Step",
+    "ThriftyGate",
+    "Tick",
     "TrainConfig",
     "TrainLog",
     "Trial",
     "UnderstudyError",
     "Video",
+    "advise",
     "compare",
+    "dagger",
     "diagnose",
     "episodes_needed",
     "evaluate",
     "film",
+    "gate_for",
     "import_dataset",
     "load",
     "load_predictor",
     "make_env",
     "record",
+    "rehearse",
     "replay",
     "rollout",
     "rollouts",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -32,7 +32,9 @@ from understudy.evaluate import (
     world_with,
 )
 from understudy.inference import FeedForwardConfig
-from understudy.recipe import TrainConfig
+from understudy.recipe import DAGGER_RECIPE, DAggerConfig, TrainConfig
+from understudy.report.films import FILMED_EACH, film_evaluation
+from understudy.report.run_files import evaluations_folder
 from understudy.worlds import World
 
 _console = Console(highlight=False)
@@ -46,6 +48,11 @@ EnvArguments = Annotated[
         name="env-arg", metavar="NAME=VALUE", help="Argument of the world, like reward=shaped; may be repeated."
     ),
 ]
+GateArguments = Annotated[
+    tyro.conf.UseAppendAction[tuple[str, ...]],
+    tyro.conf.arg(name="gate-arg", metavar="NAME=VALUE", help="Option of the gate, like tau=0.1; may be repeated."),
+]
+Answer = Literal["yes", "no"]
 Source = Annotated[Path, tyro.conf.Positional]
 Json = Annotated[Path | None, tyro.conf.arg(name="json", help="Also write the result here as JSON.")]
 
@@ -176,10 +183,118 @@ def train_bc(
             losses = f"loss {log.loss:.4f}, held out {log.held_out_loss:.4f}"
             bar.at(log.step, f"{losses}, {log.samples_per_s:,.0f} samples/s")
 
-        us.train(policy, dataset, recipe, run=out, resume=resume, on_log=show, notes={"data": str(data)})
+        notes = {"data": str(data), **({"env": env} if env else {})}
+        us.train(policy, dataset, recipe, run=out, resume=resume, on_log=show, notes=notes)
     _write_json(out / "health.json", us.diagnose(dataset).to_json())
     us.write_run_report(out)
     _say(f"{out / 'policy'}: the policy; measure it with `understudy evaluate {out} --env ID`")
+
+
+def dagger(
+    env: Env,
+    out: Path,
+    policy: Annotated[Path | None, tyro.conf.Positional] = None,
+    data: Path | None = None,
+    expert: str = "scripted",
+    gate: str = "dagger",
+    gate_arguments: GateArguments = (),
+    demonstrations: int = 10,
+    members: int = 5,
+    starts: int = 100,
+    workers: int = _CORES,
+    shape: tyro.conf.OmitArgPrefixes[FeedForwardConfig] = FeedForwardConfig(),
+    rounds: tyro.conf.OmitArgPrefixes[DAggerConfig] = DAggerConfig(),
+    recipe: tyro.conf.OmitArgPrefixes[TrainConfig] = DAGGER_RECIPE,
+    env_arguments: EnvArguments = (),
+    resume: bool = False,
+    dry_run: bool = False,
+) -> None:
+    """Correct a policy while it tries: rounds of rolling out, asking the expert, and training (the DAgger family).
+
+    Args:
+        out: the run's folder; what is collected goes to its data/.
+        policy: a policy folder or a run to begin with; the demonstrations are cloned where not given.
+        data: demonstrations to begin with; recorded from the expert where not given.
+        expert: scripted, a policy folder or run, or an .npz of MLP weights; human:scripted simulates a person who
+            watches, takes over and hands back.
+        gate: who drives: dagger, safe, lazy, hg, thrifty or ensemble.
+        demonstrations: recorded from the expert where no data are given.
+        members: networks in an ensemble whose mean acts and whose disagreement some gates measure.
+        starts: on which the last policy is evaluated at the end.
+        workers: processes that evaluate.
+        shape: of the network.
+        rounds: how the rounds go.
+        recipe: of each training.
+        resume: continue an interrupted run; the result is the same bytes.
+        dry_run: collect nothing; say what the gate would have asked of the expert during the recorded episodes.
+    """
+    from understudy.checkpoint import load
+
+    arguments = _arguments(env_arguments)
+    chosen = us.gate_for(gate, _arguments(gate_arguments, "--gate-arg"))
+    world = us.make_env(env, allow_module=True, **arguments)
+    try:
+        start = load(_existing(policy)) if policy else None
+        if dry_run:
+            if start is None or data is None:
+                raise ConfigError("--dry-run applies a gate to a policy and recorded episodes; give POLICY and --data")
+            _rehearse(chosen, start, _dataset(data, env))
+            return
+        if members < 1:
+            raise ConfigError(f"members is {members}; accepted: 1 or more")
+        teacher = us.sim.expert_for(world, expert)
+        demos = _dataset(data, env) if data else _demonstrations(world, expert, out, demonstrations, resume)
+        untrained = us.FeedForward.for_data(demos, shape, seed=recipe.seed)
+        if start is None:
+            start = us.Ensemble.of(untrained, members, seed=recipe.seed) if members > 1 else untrained
+        factory = world_with(env, arguments, allow_module=True)
+        notes = {"env": env, "expert": expert, **({"data": str(data)} if data else {})}
+        with _progress() as bar:
+            told = us.dagger(
+                world,
+                teacher,
+                chosen,
+                start,
+                demos,
+                rounds,
+                recipe,
+                world=factory,
+                workers=workers,
+                run=out,
+                resume=resume,
+                watcher=_Rounds(bar),
+                notes=notes,
+            )
+            for one in told:
+                _say(_described(one))
+    finally:
+        world.close()
+    evaluate(out, env, episodes=starts, workers=workers, env_arguments=env_arguments)
+
+
+def advise(
+    data: Source,
+    env: str | None = None,
+    expert: Answer | None = None,
+    reward: Answer | None = None,
+    robot: Answer | None = None,
+) -> None:
+    """Say which method suits the demonstrations and the task, with reasons.
+
+    Args:
+        data: a dataset, or a bare folder of .npz files.
+        env: the world, where there is a simulator.
+        expert: whether somebody or something can be asked while the policy tries; yes where the world has a script.
+        reward: whether the world pays a reward that says how well the task goes.
+        robot: whether it runs on a real robot; no where a simulator is named.
+    """
+    diagnosis = us.diagnose(_dataset(_existing(data), env))
+    if env is not None:
+        robot = robot or "no"
+        expert = expert or ("yes" if _has_script(env) else None)
+    answers = (None if answer is None else answer == "yes" for answer in (expert, reward, robot))
+    for line in us.advise(diagnosis, us.Situation(*answers)).lines():
+        _say(line)
 
 
 def evaluate(
@@ -211,26 +326,35 @@ def evaluate(
     run = policy if (policy / "config.json").exists() else None
     if seed < EVALUATION_SEED:
         _say(f"note: demonstrations start from seeds below {EVALUATION_SEED}; an honest figure needs other starts")
-    for place in (json_out, video, run and run / "evaluations" / "x"):
-        if place:
-            make_folder(place.parent)  # before the work, so that nothing is measured for nothing
+    kept = evaluations_folder(run) if run else None
+    for folder in (json_out and json_out.parent, video and video.parent, kept):
+        if folder:
+            make_folder(folder)  # before the work, so that nothing is measured for nothing
     world = world_with(env, _arguments(env_arguments), allow_module=True)
     result = _evaluate(policy, world, episodes, seed, workers, execute, ensemble_decay)
+    if ":" in env:
+        result = replace(result, world=env)  # with the module, as whoever repeats it must type it
     if env_arguments:
         result = replace(result, options={**result.options, "env_arguments": list(env_arguments)})
     _describe(result)
-    how = "-".join(f"{key}-{value}" for key, value in result.options.items())
-    name = re.sub(r"[^\w.-]+", "-", f"{result.world.split('/')[-1]}-{seed}-{episodes}-{how}").strip("-")
-    for place in (json_out, run and run / "evaluations" / f"{name}.json"):
+    how = [f"{key}-{value}" for key, value in result.options.items() if key != "env_arguments"]
+    name = re.sub(
+        r"[^\w.-]+", "-", "-".join([result.world.split("/")[-1], str(seed), str(episodes), *how, *env_arguments])
+    )
+    for place in (json_out, kept and kept / f"{name}.json"):
         if place:
             _write_json(place, result.to_json())
     if video or run:
-        film = video or policy / "evaluations" / f"{name}.mp4"
         camera = world_with(env, {**_arguments(env_arguments), "render_mode": "rgb_array"}, allow_module=True)
         agent = agent_for(us.load_predictor(policy), execute=execute, ensemble_decay=ensemble_decay)
-        why_not = us.film(camera, [us.Show(agent, trial.seed) for trial in chosen_trials(result, 3)], film)
-        _say(f"no video: {why_not}" if why_not else f"{film}: successes first, then failures")
+        if video:
+            shows = [us.Show(agent, trial.seed) for trial in chosen_trials(result, FILMED_EACH)]
+            why_not = us.film(camera, shows, video)
+            _say(f"no video: {why_not}" if why_not else f"{video}: successes first, then failures")
         if run:
+            why_not = film_evaluation(run, name, result, camera, agent)
+            if why_not:
+                _say(f"no videos in the report: {why_not}")
             _say(f"{us.write_run_report(run)}: the report")
 
 
@@ -353,9 +477,11 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "view": view,
     "replay": replay,
     "train bc": train_bc,
+    "dagger": dagger,
     "evaluate": evaluate,
     "compare": compare,
     "report": report,
+    "advise": advise,
 }
 for _name, _command in _COMMANDS.items():
     app.command(name=_name)(_command)
@@ -402,6 +528,25 @@ class _Bar:
         if self._task is not None:
             self._progress.remove_task(self._task)
             self._task = None
+
+
+class _Rounds:
+    """The phases of each round on the progress bar."""
+
+    def __init__(self, bar: _Bar) -> None:
+        self._bar, self._done, self._wins = bar, 0, 0
+
+    def on_phase(self, round: int, phase: str, total: int) -> None:
+        self._bar.start(f"round {round}: {phase}", total)
+        self._done = self._wins = 0
+
+    def on_episode(self, episode: us.Episode) -> None:
+        self._done += 1
+        self._wins += episode.success == SUCCESS
+        self._bar.at(self._done, f"{self._wins} succeeded with help")
+
+    def on_training(self, log: us.TrainLog) -> None:
+        self._bar.at(log.step, f"loss {log.loss:.4f}, held out {log.held_out_loss:.4f}")
 
 
 @contextmanager
@@ -453,6 +598,60 @@ def _evaluate(
         )
 
 
+def _demonstrations(world: Any, expert: str, out: Path, count: int, resume: bool) -> us.Dataset:
+    """Demonstrations of the expert, in a folder beside the run, of which those still missing are recorded."""
+    if count < 1:
+        raise ConfigError(f"demonstrations is {count}; accepted: 1 or more, or give --data")
+    path = out.with_name(f"{out.name}-demonstrations")
+    if path.exists() and not resume:
+        raise ConfigError(f"{path} exists; give it with --data, or continue with --resume")
+    # A person who watches is asked to demonstrate, and then is engaged throughout.
+    teacher = us.sim.expert_for(world, expert)
+    with us.Dataset.open(path) if path.exists() else us.Dataset.create(path, world) as dataset, _progress() as bar:
+        bar.start("demonstrating", count)
+        for _ in us.record(world, us.Demonstrator(teacher), dataset, seeds=range(len(dataset), count)):
+            bar.at(len(dataset))
+    return us.Dataset.open(path)
+
+
+def _rehearse(gate: us.Gate, policy: us.Policy, dataset: us.Dataset) -> None:
+    steps = labels = driven = interventions = 0
+    for one in us.rehearse(gate, policy, dataset):
+        _say(
+            f"episode {one.episode}: {one.labels} labels, {one.expert_steps} of {one.steps} steps driven by the "
+            f"expert, {one.interventions} takeovers"
+        )
+        steps, labels = steps + one.steps, labels + one.labels
+        driven, interventions = driven + one.expert_steps, interventions + one.interventions
+    _say(
+        f"the gate {gate.name} would have asked for {labels} labels in {steps} steps ({labels / steps:.0%}), with "
+        f"{driven} steps driven by the expert and {interventions} takeovers"
+    )
+
+
+def _described(one: us.Round) -> str:
+    entry = one.entry
+    alone = f"; alone {one.evaluation}" if one.evaluation else ""
+    if one.number == 0:
+        return f"round 0: cloned {entry.episodes} demonstrations of {entry.steps} steps{alone}"
+    return (
+        f"round {one.number}: {entry.labels} labels, {entry.expert_steps} of {entry.steps} steps driven by the expert, "
+        f"{entry.interventions} takeovers, {entry.expert_seconds:.0f} s of the expert; with help "
+        f"{entry.successes} of {entry.episodes} succeeded{alone}"
+    )
+
+
+def _has_script(env: str) -> bool:
+    world = us.make_env(env, allow_module=True)
+    try:
+        us.sim.expert_for(world, "scripted")
+    except ConfigError:
+        return False
+    finally:
+        world.close()
+    return True
+
+
 def _describe(result: Evaluation) -> None:
     summary = result.to_json()
     _say(f"{result} starts of {result.world} from seed {result.seed}")
@@ -486,13 +685,13 @@ def _is_policy(path: Path) -> bool:
     return any((path / name).exists() for name in ("policy.json", "config.json"))
 
 
-def _arguments(pairs: Sequence[str]) -> dict[str, Any]:
-    """`reward=shaped width=320` as arguments of a world; what reads as JSON is a number, true or false."""
+def _arguments(pairs: Sequence[str], option: str = "--env-arg") -> dict[str, Any]:
+    """`reward=shaped width=320` as arguments of a world or gate; what reads as JSON is a number, true or false."""
     arguments: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name.isidentifier():
-            raise ConfigError(f"--env-arg {pair!r} is not of the form name=value")
+            raise ConfigError(f"{option} {pair!r} is not of the form name=value")
         try:
             arguments[name] = json.loads(text)
         except ValueError:

@@ -71,9 +71,23 @@ class PolicyAgent:
             self._history.extend([observation] * (self._policy.history - 1))
         self._history.append(observation)
 
+    def member_actions(self) -> NDArray[np.float32]:
+        """What each member of an ensemble would do now, (members, A), after the observation that was seen last.
+
+        Raises:
+            ConfigError: the policy is no ensemble.
+        """
+        predictions = getattr(self._policy, "predictions", None)
+        members: NDArray[np.float32] | None = None if predictions is None else predictions(self._seen())
+        if members is None or len(members) < 2:
+            raise ConfigError("this policy is a single network and cannot doubt; train an ensemble (--members 5)")
+        return members[:, 0]  # (members, H, A) -> (members, A)
+
     def _predict(self) -> NDArray[np.float32]:
-        history = self._history[0][None] if len(self._history) == 1 else np.stack(self._history)  # (history, D)
-        return self._policy.predict(history)  # (H, A)
+        return self._policy.predict(self._seen())  # (H, A)
+
+    def _seen(self) -> NDArray[np.float32]:
+        return self._history[0][None] if len(self._history) == 1 else np.stack(self._history)  # (history, D)
 
     def _average(self, decay: float) -> NDArray[np.float32]:
         self._chunks.append(self._predict())

@@ -152,6 +152,22 @@ class FeedForwardPredictor:
 
     def predict(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
         """The next actions (H, A) in physical units for the last observations (history, D), newest last."""
+        values = self._forward(observations)
+        if values.ndim == 3:
+            values = values.mean(0)  # (members, H * A, 1) -> (H * A, 1)
+        chunk: NDArray[np.float32] = values.reshape(self.horizon, -1)  # (H, A)
+        return np.minimum(np.maximum(chunk, self._low), self._high)
+
+    def predictions(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Every member's chunk, (members, H, A), for the last observations (history, D); one network is one member.
+
+        Their mean, cut to the action limits, is what `predict` answers.
+        """
+        values = self._forward(observations)
+        return values.reshape(len(values) if values.ndim == 3 else 1, self.horizon, -1)
+
+    def _forward(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What leaves the last layer, in physical units: (H * A,), or (members, H * A, 1)."""
         scaled = (np.asarray(observations, np.float32) - self._center) * self._inverse_scale
         values = np.minimum(np.maximum(scaled, -self._limit), self._limit).reshape(self._shape)
         for weights, biases in self._hidden:
@@ -161,10 +177,8 @@ class FeedForwardPredictor:
         weights, biases = self._last
         values = self._multiply(weights, values)
         values += biases
-        if values.ndim == 3:
-            values = values.mean(0)  # (members, H * A, 1) -> (H * A, 1)
-        chunk: NDArray[np.float32] = values.reshape(self.horizon, -1)  # (H, A)
-        return np.minimum(np.maximum(chunk, self._low), self._high)
+        result: NDArray[np.float32] = values
+        return result
 
 
 def load_predictor(path: Path | str) -> Predictor:

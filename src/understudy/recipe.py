@@ -66,6 +66,47 @@ class TrainConfig:
         _require(self.seed >= 0, self, "seed", "0 or more")
 
 
-def _require(holds: bool, config: TrainConfig, name: str, accepted: str) -> None:
+@dataclass(frozen=True, slots=True)
+class DAggerConfig:
+    """How the rounds go.
+
+    Args:
+        rounds: of collecting and training.
+        episodes: collected in each round.
+        max_steps: ends a collected episode earlier than the world does.
+        after_success: steps that a collected episode goes on after its first success; None for the world's own end.
+        warm: each training goes on from the weights of the last one; without it each begins anew.
+        cap: largest deviation of the policy from the expert, in half-ranges of the actions (root mean square), above
+            which the expert drives whatever the gate says. For dangerous early rounds; it asks the expert at every
+            step, and those labels count. Off where not given.
+        progress_starts: starts on which each round's policy is measured alone; they are no evaluation starts, so a
+            person may stop by what they show.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    rounds: int = 5
+    episodes: int = 20
+    max_steps: int | None = None
+    after_success: int | None = 10
+    warm: bool = False
+    cap: float | None = None
+    progress_starts: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "episodes"):
+            _require(getattr(self, name) >= 1, self, name, "1 or more")
+        _require(self.max_steps is None or self.max_steps >= 1, self, "max_steps", "1 or more")
+        _require(self.after_success is None or self.after_success >= 0, self, "after_success", "0 or more")
+        _require(self.progress_starts >= 0, self, "progress_starts", "0 or more")
+        _require(self.cap is None or self.cap > 0, self, "cap", "above 0, in half-ranges of the actions")
+
+
+def _require(holds: bool, config: TrainConfig | DAggerConfig, name: str, accepted: str) -> None:
     if not holds:
         raise ConfigError(f"{name} is {getattr(config, name)!r}; accepted: {accepted}")
+
+
+# Labels belong to the observation they were given for: a lead would pair them with another, where the policy drove.
+DAGGER_RECIPE = TrainConfig(steps=4_000, lead=0)

@@ -101,7 +101,7 @@ def train(
         job.restore(load_state(folder.checkpoint))
     if folder and resume:
         folder.rewind(job.step)
-    with _threads(config.threads):
+    with torch_threads(config.threads):
         for log in job.run():
             if folder:
                 # Metrics first: a resumed job forgets rows after its checkpoint, and could not write those before it.
@@ -319,7 +319,8 @@ def choose_device(name: str) -> torch.device:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Iterator[None]:
+    """Within the block torch computes with so many threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -14,6 +14,7 @@ import numpy as np
 from understudy.dataset.bare import BareFolder
 from understudy.dataset.folder import DatasetWarning, Folder
 from understudy.dataset.index import MANIFEST, Row, fingerprint
+from understudy.dataset.joined import Joined
 from understudy.durable import is_regular
 from understudy.episode import Episode
 from understudy.errors import ConfigError, DataError
@@ -29,7 +30,7 @@ class Dataset:
 
     def __init__(
         self,
-        store: Folder | BareFolder,
+        store: Folder | BareFolder | Joined,
         *,
         rows: tuple[Row, ...] | None = None,
         spec: Spec | None = None,
@@ -254,6 +255,16 @@ class Dataset:
         self.spec.require(spec, what="the spec", against=str(self.path))
         return Dataset(self._store, rows=self._all_rows(), spec=spec, partial=self._partial)
 
+    def joined(self, *others: Dataset) -> Dataset:
+        """A view of the episodes that this dataset and the others hold now, one dataset after the other.
+
+        Raises:
+            SpecMismatch: another one has other channels, units or another rate.
+        """
+        for other in others:
+            self.spec.require(other.spec, what=str(other.path), against=str(self.path))
+        return Dataset(Joined((self, *others), self.spec))
+
     def include_partial(self) -> Dataset:
         """A view that also gives the recordings that were interrupted."""
         return self._view(self._all_rows(), partial=True)
@@ -270,7 +281,8 @@ class Dataset:
             DataError: this is a view, or a bare folder.
         """
         if not isinstance(self._store, Folder):
-            raise DataError(f"{self.path} is a bare folder and can only be read; import it into a dataset first")
+            kind = "bare folder" if isinstance(self._store, BareFolder) else "join of several datasets"
+            raise DataError(f"{self.path} is a {kind} and can only be read; import it into a dataset first")
         if self._chosen is not None or self._spec is not None:
             raise DataError(f"this is a view of {self.path} and can only be read; write to the dataset itself")
         return self._store

@@ -1,4 +1,4 @@
-"""Worlds: the bundled one, Adroit with corrected rewards, and what any Gymnasium id needs. Importing registers them.
+"""Worlds: the bundled one, Adroit, Metaworld, and what any Gymnasium id needs. Importing this registers them.
 
 Nothing heavy is imported here: an id names its class by text, and MuJoCo is loaded when the first world is built.
 """
@@ -13,6 +13,59 @@ import gymnasium as gym
 
 ADROIT_TASKS = ("Door", "Hammer", "Pen", "Relocate")
 ADROIT_STEPS = 200
+METAWORLD_TASKS = (
+    "assembly",
+    "basketball",
+    "bin-picking",
+    "box-close",
+    "button-press",
+    "button-press-topdown",
+    "button-press-topdown-wall",
+    "button-press-wall",
+    "coffee-button",
+    "coffee-pull",
+    "coffee-push",
+    "dial-turn",
+    "disassemble",
+    "door-close",
+    "door-lock",
+    "door-open",
+    "door-unlock",
+    "drawer-close",
+    "drawer-open",
+    "faucet-close",
+    "faucet-open",
+    "hammer",
+    "hand-insert",
+    "handle-press",
+    "handle-press-side",
+    "handle-pull",
+    "handle-pull-side",
+    "lever-pull",
+    "peg-insert-side",
+    "peg-unplug-side",
+    "pick-out-of-hole",
+    "pick-place",
+    "pick-place-wall",
+    "plate-slide",
+    "plate-slide-back",
+    "plate-slide-back-side",
+    "plate-slide-side",
+    "push",
+    "push-back",
+    "push-wall",
+    "reach",
+    "reach-wall",
+    "shelf-place",
+    "soccer",
+    "stick-pull",
+    "stick-push",
+    "sweep",
+    "sweep-into",
+    "window-close",
+    "window-open",
+)
+METAWORLD_STEPS = 500
 
 
 def register_worlds() -> None:
@@ -27,6 +80,14 @@ def register_worlds() -> None:
                 entry_point="understudy.sim.adroit:AdroitEnv",
                 max_episode_steps=ADROIT_STEPS,
                 kwargs={"task": task.lower()},
+            )
+    for task in METAWORLD_TASKS:
+        if f"understudy/MetaWorld-{task}-v3" not in gym.registry:
+            gym.register(
+                f"understudy/MetaWorld-{task}-v3",
+                entry_point="understudy.sim.metaworld:MetaWorldEnv",
+                max_episode_steps=METAWORLD_STEPS,
+                kwargs={"task": task},
             )
 
 
@@ -46,9 +107,14 @@ register_worlds()
 
 
 _LAZY = {
+    "BiasedExpert": "understudy.sim.study_experts",
+    "DelayedExpert": "understudy.sim.study_experts",
+    "HumanConfig": "understudy.sim.study_experts",
     "MLPExpert": "understudy.sim.experts",
+    "NoisyExpert": "understudy.sim.study_experts",
     "PickPlaceExpert": "understudy.sim.pick_place_expert",
     "PolicyExpert": "understudy.sim.experts",
+    "SimulatedHuman": "understudy.sim.study_experts",
     "expert_for": "understudy.sim.experts",
 }
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from understudy.agent import Expert
 from understudy.errors import ConfigError, ExpertError
+from understudy.sim.study_experts import STUDY_EXPERTS
 from understudy.spec import Spec, spec_of
 
 if TYPE_CHECKING:
@@ -114,23 +115,40 @@ def expert_for(env: gym.Env[Any, Any], name: str) -> Expert:
     Args:
         env: the world.
         name: `scripted`, or a variant like `scripted-human`, where the world comes with it; an `.npz` of MLP weights;
-            or the folder of a policy or run.
+            or the folder of a policy or run. Before any of them, and before each other, may stand `noisy:`,
+            `delayed:` and `biased:`, and first of all `human:`, each with a number where the usual one does not do:
+            `human:noisy=0.2:scripted`.
 
     Raises:
-        ConfigError: the name is none of these, or the world has no such script.
+        ConfigError: the name is none of these, the world has no such script, or the number is none.
         ExpertError: the weights cannot be used here.
         PolicyError: the folder holds no policy.
         SpecMismatch: the policy was trained for another world.
     """
+    kind, equals, number = name.partition(":")[0].partition("=")
+    if ":" in name and kind in STUDY_EXPERTS:
+        build, usual = STUDY_EXPERTS[kind]
+        value = _number(kind, number) if equals else usual
+        return build(expert_for(env, name.partition(":")[2]), spec_of(env), value)
     if name == "scripted" or name.startswith("scripted-"):
         return _scripted(env, name)
     if name.endswith(".npz"):
         return MLPExpert(name, spec_of(env))
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         from understudy.inference import load_predictor
 
         return PolicyExpert(load_predictor(name), spec_of(env))
-    raise ConfigError(f"no expert {name!r}; accepted: scripted, an .npz of MLP weights, or the folder of a policy")
+    raise ConfigError(
+        f"no expert {name!r}; accepted: scripted, an .npz of MLP weights, or the folder of a policy; before it, if you "
+        f"like, {', '.join(f'{kind}:' for kind in STUDY_EXPERTS)} with or without a number, as in noisy=0.2:scripted"
+    )
+
+
+def _number(kind: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{kind}={text} needs a number, as in {kind}={STUDY_EXPERTS[kind][1]}:scripted") from None
 
 
 def _scripted(env: gym.Env[Any, Any], name: str) -> Expert:

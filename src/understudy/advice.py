@@ -1,0 +1,132 @@
+"""Which method should I use? Advice from a dataset and a few answers, with its reasons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from understudy.dataset import Diagnosis
+
+_LONG_STEPS = 100
+_FEW, _MANY = 20, 50
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a person can say about a task; None where unknown.
+
+    Args:
+        expert: somebody or something can be asked for the right action while the policy tries.
+        reward: the world pays a reward that says how well the task goes.
+        robot: it runs on a real robot, so no simulator can be reset a thousand times.
+    """
+
+    expert: bool | None = None
+    reward: bool | None = None
+    robot: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A recommendation.
+
+    Args:
+        method: `bc`, `dagger` or `dapg`.
+        gate: of DAgger; None for other methods.
+        demonstrations: how many are usual for the method, smallest and largest.
+        reasons: one sentence each.
+        commands: what to type next.
+    """
+
+    method: str
+    gate: str | None
+    demonstrations: tuple[int, int]
+    reasons: tuple[str, ...]
+    commands: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """The advice for people."""
+        name = {"bc": "Behavioral Cloning", "dagger": f"DAgger with the gate {self.gate}", "dapg": "DAPG"}[self.method]
+        least, most = self.demonstrations
+        return [
+            f"recommended: {name}",
+            *(f"- {reason}" for reason in self.reasons),
+            f"demonstrations: {least} to {most} are usual (received opinion; docs/choose.md says what was measured)",
+            *self.commands,
+        ]
+
+
+def advise(diagnosis: Diagnosis, situation: Situation) -> Advice:
+    """What to do with the demonstrations at hand.
+
+    The rules are those of docs/choose.md: an expert who can be asked is worth more than anything else on a long task;
+    without one, a reward and a simulator are; with neither, cloning is what remains.
+
+    Args:
+        diagnosis: of the demonstrations.
+        situation: what else is known.
+    """
+    data, world = diagnosis.path, diagnosis.env_id or "ID"
+    reasons = list(_facts(diagnosis))
+    if situation.expert:
+        gate, why = _gate(situation)
+        reasons += [
+            "an expert can be asked on the states that the policy itself visits, which demonstrations lack",
+            why,
+        ]
+        command = f"understudy dagger --env {world} --data {data} --expert EXPERT --gate {gate} --out runs/{gate}"
+        return Advice("dagger", gate, (20, 50), tuple(reasons), (command,))
+    clone = f"understudy train bc --data {data} --out runs/bc"
+    measure = f"understudy evaluate runs/bc --env {world}"
+    if situation.reward and not situation.robot:
+        reasons += [
+            "nobody can be asked, but a reward and a simulator can be tried against: reinforcement learning from the "
+            "demonstrations goes beyond them",
+            "this release has no DAPG yet: clone first, which DAPG does too, and see how far that goes",
+        ]
+        return Advice("dapg", None, (20, 50), tuple(reasons), (clone, measure))
+    reasons.append(_why_only_cloning(situation))
+    return Advice("bc", None, (50, 200), tuple(reasons), (clone, measure))
+
+
+def _facts(diagnosis: Diagnosis) -> list[str]:
+    _, median, _ = diagnosis.lengths
+    facts = []
+    if diagnosis.errors:
+        facts.append(
+            f"first mend the data: {len(diagnosis.errors)} defects would spoil training ({diagnosis.errors[0].id}); "
+            f"`understudy inspect {diagnosis.path}` names them"
+        )
+    if diagnosis.failures:
+        facts.append(
+            f"{diagnosis.failures} of the {diagnosis.episodes} episodes failed; a clone learns from those as well"
+        )
+    if median >= _LONG_STEPS:
+        facts.append(f"the task is long ({median:g} steps), so small errors of a clone add up to states nobody showed")
+    else:
+        facts.append(f"the task is short ({median:g} steps), which favours cloning")
+    if diagnosis.episodes < _FEW:
+        facts.append(f"{diagnosis.episodes} demonstrations are few for any method: record some more first")
+    elif diagnosis.episodes >= _MANY:
+        facts.append(f"{diagnosis.episodes} demonstrations are enough to see what cloning alone can do")
+    return facts
+
+
+def _gate(situation: Situation) -> tuple[str, str]:
+    if situation.robot:
+        return "hg", "on a robot the person takes over when it matters: hg leaves the decision and the safety to them"
+    if situation.robot is None:
+        return "thrifty", "unknown whether a person must be there: thrifty asks as seldom as a budget says"
+    return "dagger", "in simulation an answer costs nothing, and plain DAgger makes the most of many answers"
+
+
+def _why_only_cloning(situation: Situation) -> str:
+    if situation.expert is None:
+        return (
+            "unknown whether an expert can be asked (--expert yes|no): cloning needs nobody, and it is the first round "
+            "of DAgger anyway"
+        )
+    if situation.reward:
+        return (
+            "a reward alone does not help on a robot that cannot try a hundred thousand steps: collect more and clone"
+        )
+    return "nobody can be asked and nothing pays a reward: the demonstrations are all there is, so clone them"

@@ -1,0 +1,344 @@
+"""The six gates of the DAgger family. Each answers one question per step: does the expert drive now?
+
+Differences between actions are measured in half-ranges of the action channels, as the root mean square over the
+channels (`tick.Measure`), so that one threshold means the same for rad/s, newtons and a gripper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from understudy.agent import Driver
+from understudy.dataset import Dataset
+from understudy.episode import Episode
+from understudy.errors import ConfigError
+from understudy.inference import Predictor
+from understudy.interactive.ledger import takeovers
+from understudy.interactive.risk import Score, learn_deviation, learn_success, member_proposals
+from understudy.interactive.tick import Gate, Measure, Tick, measure_for
+from understudy.policies import Policy
+
+_REMEMBERED = 50  # episodes over which novelty and risk are ranked
+SCHEDULES = ("indicator", "constant", "linear", "exponential")
+
+
+@dataclass
+class DAggerGate(Gate):
+    """DAgger: the expert labels every step, and drives a share beta of them (Ross et al. 2011, algorithm 3.1).
+
+    The demonstrations are the paper's first iteration, with beta = 1, so round k here is its iteration k + 1:
+
+        indicator    beta = 0 from the first round on (the paper's parameter-free choice)
+        constant     beta = b
+        linear       beta = max(0, 1 - k / n)
+        exponential  beta = b^k
+
+    Args:
+        schedule: of beta over the rounds: indicator, constant, linear or exponential.
+        beta: b, the share or the base, from 0 to 1.
+        fade_rounds: n, the round in which `linear` reaches 0.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    name: ClassVar[str] = "dagger"
+    schedule: str = "indicator"
+    beta: float = 0.5
+    fade_rounds: int = 5
+
+    def __post_init__(self) -> None:
+        _require(self.schedule in SCHEDULES, "schedule", self.schedule, ", ".join(SCHEDULES))
+        _require(0 <= self.beta <= 1, "beta", self.beta, "0 to 1")
+        _require(self.fade_rounds >= 1, "fade_rounds", self.fade_rounds, "1 or more")
+
+    def share(self, round: int) -> float:
+        """Beta of a round, counted from 1."""
+        match self.schedule:
+            case "constant":
+                return self.beta
+            case "linear":
+                return max(0.0, 1 - round / self.fade_rounds)
+            case "exponential":
+                return self.beta**round
+            case _:
+                return 0.0
+
+    def __call__(self, tick: Tick) -> bool:
+        tick.label()
+        return bool(tick.random.random() < self.share(tick.round))
+
+
+@dataclass
+class SafeGate(Gate):
+    """SafeDAgger: a learned classifier calls the expert where the policy would deviate (Zhang & Cho 2017, section 3).
+
+    A step is unsafe where the deviation of the policy from the expert is above tau (their eq. 2 and 3). The classifier
+    sees the observation and the proposal, not the expert, so a step that it finds safe costs no label.
+
+    Args:
+        tau: deviation above which a step is unsafe, in half-ranges.
+        caution: the expert drives where the probability of "unsafe" is above 1 - caution; 0.5 is the paper's rule.
+        seed: of the classifier's training.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    name: ClassVar[str] = "safe"
+    tau: float = 0.1
+    caution: float = 0.5
+    seed: int = 0
+    _unsafe: Score | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _require(self.tau > 0, "tau", self.tau, "above 0, in half-ranges of the actions")
+        _require(0 < self.caution < 1, "caution", self.caution, "between 0 and 1")
+
+    def fit(self, dataset: Dataset, policy: Policy) -> None:
+        self._unsafe = learn_deviation(dataset, policy, self.tau, seed=self.seed)
+
+    def __call__(self, tick: Tick) -> bool:
+        assert self._unsafe is not None, "fit() comes first"
+        return self._unsafe(tick.observation, tick.proposal) > 1 - self.caution
+
+
+@dataclass
+class LazyGate(SafeGate):
+    """LazyDAgger: SafeDAgger's classifier calls the expert, who stays until the policy agrees (Hoque et al. 2021a).
+
+    The expert hands back when the true deviation is below `tau_back`, which is smaller than tau: this hysteresis makes
+    long takeovers of many short ones (their algorithm 1). While the expert drives, noise is added to what is executed
+    and not to the label, so that the data show how to come back.
+
+    Args:
+        tau_back: deviation below which the policy drives again, in half-ranges; a tenth of tau where not given.
+        noise: deviation of the noise on the expert's executed action, in half-ranges.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    name: ClassVar[str] = "lazy"
+    tau_back: float | None = None
+    noise: float = 0.02
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(
+            self.tau_back is None or 0 < self.tau_back <= self.tau, "tau_back", self.tau_back, "above 0, up to tau"
+        )
+        _require(0 <= self.noise < np.inf, "noise", self.noise, "0 or more")
+
+    @property
+    def expert_noise(self) -> float:
+        return self.noise
+
+    def __call__(self, tick: Tick) -> bool:
+        if tick.driver == Driver.POLICY:
+            return super().__call__(tick)
+        return tick.deviation() >= (self.tau / 10 if self.tau_back is None else self.tau_back)
+
+
+@dataclass
+class HGGate(Gate):
+    """HG-DAgger: the human takes over and hands back (Kelly et al. 2019, algorithm 1). Only driven steps are labelled.
+
+    From the moments of the takeovers it learns how much doubt a person tolerated: with the doubts at all takeovers in
+    their order, `doubt_threshold` is the mean of the last quarter (their eq. 3). It decides nothing here; it says from
+    which doubt on a policy that runs alone should not be trusted.
+    """
+
+    name: ClassVar[str] = "hg"
+    _doubts: list[float] = field(default_factory=list, init=False, repr=False)
+    _robot: Predictor | None = field(default=None, init=False, repr=False)
+    _measure: Measure | None = field(default=None, init=False, repr=False)
+
+    @property
+    def doubt_threshold(self) -> float | None:
+        """In half-ranges; None before the first takeover, and where the policy is no ensemble."""
+        last = self._doubts[3 * len(self._doubts) // 4 :]
+        return float(np.mean(last)) if last else None
+
+    def fit(self, dataset: Dataset, policy: Policy) -> None:
+        self._measure = measure_for(policy)
+        self._robot = policy.for_execution() if policy.shares > 1 else None
+
+    def adapt(self, episode: Episode) -> None:
+        if self._robot is not None and self._measure is not None and takeovers(episode).any():
+            members = member_proposals(self._robot, episode)[:, takeovers(episode)]
+            self._doubts += [float(doubt) for doubt in self._measure.doubt(members)]
+
+    def __call__(self, tick: Tick) -> bool:
+        return tick.engaged
+
+
+@dataclass
+class EnsembleGate(Gate):
+    """EnsembleDAgger: the policy drives only where it is sure and close to the expert (Menda et al. 2019, algorithm 2).
+
+    The expert is asked at every step: one rule is about the expert's own action.
+
+    Args:
+        tau: deviation from the expert above which the expert drives, in half-ranges.
+        chi: doubt of the ensemble above which the expert drives, in half-ranges.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    name: ClassVar[str] = "ensemble"
+    tau: float = 0.3
+    chi: float = 0.1
+
+    def __post_init__(self) -> None:
+        _require(self.tau > 0, "tau", self.tau, "above 0, in half-ranges of the actions")
+        _require(self.chi > 0, "chi", self.chi, "above 0, in half-ranges of the actions")
+
+    def fit(self, dataset: Dataset, policy: Policy) -> None:
+        _require_ensemble(policy, self.name)
+
+    def __call__(self, tick: Tick) -> bool:
+        return tick.deviation() > self.tau or tick.doubt() > self.chi
+
+
+@dataclass
+class ThriftyGate(Gate):
+    """ThriftyDAgger: the expert is called where the state is novel or risky, as often as a budget allows.
+
+    Novelty is the doubt of the ensemble; risk is 1 - Q, with Q(o, a) the learned discounted probability of success
+    (Hoque et al. 2021b, eq. 1 and 2). Both thresholds come from the budget: the quantiles of novelty and risk over what
+    the policy has visited at which one step in 1 / budget calls the expert. The expert hands back when the deviation is
+    below its mean on the training data and the risk is below its median.
+
+    Args:
+        budget: takeovers for each step that the policy drives, above 0 and up to 1.
+        discount: gamma of Q, between 0 and 1.
+        seed: of the training of Q.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    name: ClassVar[str] = "thrifty"
+    budget: float = 0.01
+    discount: float = 0.99
+    seed: int = 0
+    _success: Score | None = field(default=None, init=False, repr=False)
+    _robot: Predictor | None = field(default=None, init=False, repr=False)
+    _measure: Measure | None = field(default=None, init=False, repr=False)
+    _visited: list[_Visited] = field(default_factory=list, init=False, repr=False)
+    _unspent: float = field(default=0.0, init=False, repr=False)
+    _thresholds: _Thresholds | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _require(0 < self.budget <= 1, "budget", self.budget, "takeovers for each step, above 0 and up to 1")
+        _require(0 < self.discount < 1, "discount", self.discount, "between 0 and 1")
+
+    def fit(self, dataset: Dataset, policy: Policy) -> None:
+        _require_ensemble(policy, self.name)
+        self._measure, self._robot = measure_for(policy), policy.for_execution()
+        self._success = learn_success(dataset, policy, self.discount, seed=self.seed)
+        last = range(max(0, len(dataset) - _REMEMBERED), len(dataset))
+        self._visited = [self._look(dataset[index]) for index in last]
+        self._set_thresholds()
+
+    def adapt(self, episode: Episode) -> None:
+        self._visited = [*self._visited, self._look(episode)][-_REMEMBERED:]
+        alone = int((episode.driver == Driver.POLICY).sum())
+        self._unspent += self.budget * alone - int(takeovers(episode).sum())
+        self._set_thresholds()
+
+    def __call__(self, tick: Tick) -> bool:
+        assert self._success is not None, "fit() comes first"
+        assert self._thresholds is not None
+        limits, risk = self._thresholds, 1 - self._success(tick.observation, tick.proposal)
+        if tick.driver == Driver.POLICY:
+            return tick.doubt() > limits.novel or risk > limits.risky
+        return tick.deviation() > limits.agreement or risk > limits.calm
+
+    def _look(self, episode: Episode) -> _Visited:
+        assert self._robot is not None, "fit() comes first"
+        assert self._measure is not None
+        assert self._success is not None
+        members = member_proposals(self._robot, episode)  # (M, T, A)
+        proposals = members.mean(0)
+        targets, advised = episode.targets()
+        return _Visited(
+            self._measure.doubt(members),
+            1 - self._success.each(episode.observations[:-1], proposals),
+            self._measure.deviation(proposals, targets)[advised],
+        )
+
+    def _set_thresholds(self) -> None:
+        """Quantiles over what was visited lately, wider where takeovers were owed and narrower where overspent."""
+        novelty, risk, deviation = (np.concatenate(columns) for columns in zip(*self._visited, strict=True))
+        # Two takeovers behind the budget double the share of steps that would call.
+        share = min(0.5, self.budget * 2 ** (self._unspent / 2))
+        novel, risky = _joint_quantile(novelty, risk, share)
+        agreement = float(deviation.mean()) if len(deviation) else 0.0
+        self._thresholds = _Thresholds(novel, risky, agreement, float(np.median(risk)))
+
+
+class _Visited(NamedTuple):
+    """Novelty (T,), risk (T,), and deviation at the steps that the expert advised on (at most T)."""
+
+    novelty: NDArray[np.float32]
+    risk: NDArray[np.float32]
+    deviation: NDArray[np.float32]
+
+
+class _Thresholds(NamedTuple):
+    """Above `novel` or `risky` the expert is called; below both `agreement` and `calm` the policy drives again."""
+
+    novel: float
+    risky: float
+    agreement: float
+    calm: float
+
+
+def _joint_quantile(novelty: NDArray[np.float32], risk: NDArray[np.float32], share: float) -> tuple[float, float]:
+    """Thresholds at one and the same quantile of each, above either of which lies `share` of the steps."""
+    ranks = [np.argsort(np.argsort(column, kind="stable"), kind="stable") for column in (novelty, risk)]
+    worst = np.sort(np.maximum(*ranks))  # a step calls for its higher rank
+    rank = int(worst[max(0, min(len(worst) - 1, round((1 - share) * len(worst)) - 1))])
+    return float(np.sort(novelty)[rank]), float(np.sort(risk)[rank])
+
+
+GATES: dict[str, type[Gate]] = {
+    gate.name: gate for gate in (DAggerGate, SafeGate, LazyGate, HGGate, ThriftyGate, EnsembleGate)
+}
+
+
+def gate_for(name: str, options: Mapping[str, Any] | None = None) -> Gate:
+    """The gate that a user names.
+
+    Args:
+        name: dagger, safe, lazy, hg, thrifty or ensemble.
+        options: its fields by name; those left out keep their defaults.
+
+    Raises:
+        ConfigError: there is no such gate, it has no such option, or a value is out of range.
+    """
+    if name not in GATES:
+        raise ConfigError(f"no gate is called {name!r}; accepted: {', '.join(GATES)}")
+    known = [item.name for item in fields(GATES[name]) if item.init]  # type: ignore[arg-type]
+    for option in options or {}:
+        if option not in known:
+            raise ConfigError(f"the gate {name} has no option {option}; it has {', '.join(known) or 'none'}")
+    return GATES[name](**(options or {}))
+
+
+def _require_ensemble(policy: Policy, gate: str) -> None:
+    if policy.shares < 2:
+        raise ConfigError(f"the gate {gate} measures doubt and needs an ensemble; train with 2 members or more")
+
+
+def _require(holds: bool, name: str, value: object, accepted: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name} is {value}; accepted: {accepted}")
