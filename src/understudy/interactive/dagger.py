@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -107,7 +108,7 @@ def dagger(
         policy: shape and first weights, or a trained policy.
         demos: what is known before.
         config: of the rounds.
-        recipe: of each training; its seed also draws the starts.
+        recipe: of each training; its seed draws the first weights, and the starts follow those of `demos`.
         world: where the progress is measured, in `workers` processes; in `env` itself where not given.
         workers: processes that measure.
         run: folder for collected episodes, trainings and the policy; nothing is kept without it.
@@ -129,6 +130,7 @@ def dagger(
     spec = spec_of(env)
     demos = demos.with_spec(spec)
     policy.spec.require(spec, what=spec.env_id, against="the policy")
+    gate.begin(policy)
     with ExitStack() as stack:
         description = {
             "command": "dagger",
@@ -137,7 +139,7 @@ def dagger(
             "policy": {"kind": policy.kind, **policy.architecture()},
             "train": asdict(recipe),
             "data_fingerprint": demos.fingerprint,
-            "start_fingerprint": policy.data_fingerprint,
+            "start_fingerprint": _weights_fingerprint(policy),
             "spec": spec.to_json(),
             **(notes or {}),
         }
@@ -267,6 +269,16 @@ class _KeptOpen(gym.Wrapper[Any, Any, Any, Any]):
 
 def _collected(path: Path, spec: Spec) -> Dataset:
     return Dataset.open(path) if (path / "dataset.json").exists() else Dataset.create(path, spec)
+
+
+def _weights_fingerprint(policy: Policy) -> str:
+    """Sha256 over the weights of a trained policy; empty for a new one, whose first weights are drawn anew."""
+    if policy.statistics is None:
+        return ""
+    digest = hashlib.sha256()
+    for name, array in sorted(policy.arrays().items()):
+        digest.update(name.encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 def _options(gate: Gate) -> dict[str, Any]:

@@ -165,6 +165,9 @@ class HGGate(Gate):
         last = self._doubts[3 * len(self._doubts) // 4 :]
         return float(np.mean(last)) if last else None
 
+    def begin(self, policy: Policy) -> None:
+        self._doubts = []
+
     def fit(self, dataset: Dataset, policy: Policy) -> None:
         self._measure = measure_for(policy)
         self._robot = policy.for_execution() if policy.shares > 1 else None
@@ -200,7 +203,7 @@ class EnsembleGate(Gate):
         _require(self.tau > 0, "tau", self.tau, "above 0, in half-ranges of the actions")
         _require(self.chi > 0, "chi", self.chi, "above 0, in half-ranges of the actions")
 
-    def fit(self, dataset: Dataset, policy: Policy) -> None:
+    def begin(self, policy: Policy) -> None:
         _require_ensemble(policy, self.name)
 
     def __call__(self, tick: Tick) -> bool:
@@ -240,8 +243,11 @@ class ThriftyGate(Gate):
         _require(0 < self.budget <= 1, "budget", self.budget, "takeovers for each step, above 0 and up to 1")
         _require(0 < self.discount < 1, "discount", self.discount, "between 0 and 1")
 
-    def fit(self, dataset: Dataset, policy: Policy) -> None:
+    def begin(self, policy: Policy) -> None:
         _require_ensemble(policy, self.name)
+        self._unspent = 0.0
+
+    def fit(self, dataset: Dataset, policy: Policy) -> None:
         self._measure, self._robot = measure_for(policy), policy.for_execution()
         self._success = learn_success(dataset, policy, self.discount, seed=self.seed)
         last = range(max(0, len(dataset) - _REMEMBERED), len(dataset))
@@ -267,7 +273,8 @@ class ThriftyGate(Gate):
         assert self._measure is not None
         assert self._success is not None
         members = member_proposals(self._robot, episode)  # (M, T, A)
-        proposals = members.mean(0)
+        spec = self._robot.spec
+        proposals = members.mean(0).clip(spec.action_low, spec.action_high)
         targets, advised = episode.targets()
         return _Visited(
             self._measure.doubt(members),
@@ -279,7 +286,7 @@ class ThriftyGate(Gate):
         """Quantiles over what was visited lately, wider where takeovers were owed and narrower where overspent."""
         novelty, risk, deviation = (np.concatenate(columns) for columns in zip(*self._visited, strict=True))
         # Two takeovers behind the budget double the share of steps that would call.
-        share = min(0.5, self.budget * 2 ** (self._unspent / 2))
+        share = min(0.5, self.budget * 2 ** min(self._unspent / 2, 100))
         novel, risky = _joint_quantile(novelty, risk, share)
         agreement = float(deviation.mean()) if len(deviation) else 0.0
         self._thresholds = _Thresholds(novel, risky, agreement, float(np.median(risk)))
@@ -310,6 +317,11 @@ def _joint_quantile(novelty: NDArray[np.float32], risk: NDArray[np.float32], sha
     return float(np.sort(novelty)[rank]), float(np.sort(risk)[rank])
 
 
+_KINDS: dict[type, tuple[Any, str]] = {
+    str: (str, "a word"),
+    int: (int, "a whole number"),
+    float: (int | float, "a number"),
+}
 GATES: dict[str, type[Gate]] = {
     gate.name: gate for gate in (DAggerGate, SafeGate, LazyGate, HGGate, ThriftyGate, EnsembleGate)
 }
@@ -327,10 +339,14 @@ def gate_for(name: str, options: Mapping[str, Any] | None = None) -> Gate:
     """
     if name not in GATES:
         raise ConfigError(f"no gate is called {name!r}; accepted: {', '.join(GATES)}")
-    known = [item.name for item in fields(GATES[name]) if item.init]  # type: ignore[arg-type]
-    for option in options or {}:
+    known = {item.name: item.default for item in fields(GATES[name]) if item.init}  # type: ignore[arg-type]
+    for option, value in (options or {}).items():
         if option not in known:
             raise ConfigError(f"the gate {name} has no option {option}; it has {', '.join(known) or 'none'}")
+        default = known[option]
+        kind, called = _KINDS.get(type(default), _KINDS[float])
+        if value != default and not isinstance(value, kind):
+            raise ConfigError(f"{option} is {value!r}; accepted: {called}")
     return GATES[name](**(options or {}))
 
 

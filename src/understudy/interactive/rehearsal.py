@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from understudy.agent import Driver
 from understudy.dataset import Dataset
 from understudy.episode import Episode
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, DataError
 from understudy.interactive.gates import HGGate
 from understudy.interactive.tick import Gate, GatedAgent
 from understudy.policies import Policy
@@ -63,14 +63,23 @@ def rehearse(gate: Gate, policy: Policy, dataset: Dataset) -> Iterator[Rehearsal
         dataset: episodes with a label, or the expert driving, at every step.
 
     Raises:
-        ConfigError: the gate waits for a person.
+        ConfigError: the gate waits for a person, or cannot judge this policy.
+        SpecMismatch: the policy is for other channels than the dataset's.
+        DataError: at some step nobody said what is right.
     """
     if isinstance(gate, HGGate):
         raise ConfigError("the gate hg is a person's decision, so recorded episodes cannot say what it would ask")
+    policy.spec.require(dataset.spec, what="the dataset", against="the policy")
+    gate.begin(policy)
     gate.fit(dataset, policy)
     expert = _Recorded()
     agent = GatedAgent(policy.for_execution(), expert, gate)
     for row, episode in zip(dataset.rows, dataset, strict=True):
+        if not episode.targets()[1].all():
+            raise DataError(
+                f"episode {row.id} has steps that the policy drove without a label, so nobody knows what the expert "
+                "would have said; rehearse on demonstrations"
+            )
         labels, drivers = _decisions(agent, expert, episode)
         yield Rehearsal(
             row.id, len(episode), int(labels.sum()), int(drivers.sum()), int((np.diff(drivers, prepend=0) > 0).sum())

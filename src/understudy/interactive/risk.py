@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from understudy.dataset import Dataset
-from understudy.episode import Episode
+from understudy.episode import SUCCESS, Episode
+from understudy.errors import DataError
 from understudy.execution import PolicyAgent
 from understudy.inference import Predictor
 from understudy.interactive.tick import measure_for
@@ -68,6 +69,9 @@ def learn_deviation(dataset: Dataset, policy: Policy, tau: float, *, seed: int) 
         policy: trained on it.
         tau: deviation above which a step is unsafe.
         seed: of first weights and batches.
+
+    Raises:
+        DataError: no step has a label.
     """
     measure, robot = measure_for(policy), policy.for_execution()
     observations, actions, unsafe = [], [], []
@@ -77,6 +81,8 @@ def learn_deviation(dataset: Dataset, policy: Policy, tau: float, *, seed: int) 
         observations.append(episode.observations[:-1][advised])
         actions.append(proposed[advised])
         unsafe.append(measure.deviation(proposed, targets)[advised] > tau)
+    if not sum(map(len, observations)):
+        raise DataError("no step has a label to learn from; record or label some episodes first")
     inputs = torch.from_numpy(_scaling(policy)(np.concatenate(observations), np.concatenate(actions)))
     target = torch.from_numpy(np.concatenate(unsafe).astype(np.float32))
     # Unsafe steps are rare; without weights the classifier would call everything safe.
@@ -104,6 +110,9 @@ def learn_success(dataset: Dataset, policy: Policy, discount: float, *, seed: in
         policy: pi.
         discount: gamma.
         seed: of first weights and batches.
+
+    Raises:
+        DataError: there is no episode.
     """
     robot, scale = policy.for_execution(), _scaling(policy)
     inputs, following, succeeded, ended = [], [], [], []
@@ -111,10 +120,14 @@ def learn_success(dataset: Dataset, policy: Policy, discount: float, *, seed: in
         proposed = proposals(robot, episode, final=True)  # (T + 1, A)
         inputs.append(scale(episode.observations[:-1], episode.actions))
         following.append(scale(episode.observations[1:], proposed[1:]))
-        succeeded.append(episode.succeeded)
         last = np.zeros(len(episode), bool)
         last[-1] = True
         ended.append(last)
+        # An imported episode may say that it succeeded, and not when: then it was at its end.
+        judged = episode.success != SUCCESS or episode.succeeded.any()
+        succeeded.append(episode.succeeded if judged else last)
+    if not inputs:
+        raise DataError("there is no episode to learn from; record some first")
     now, later = torch.from_numpy(np.concatenate(inputs)), torch.from_numpy(np.concatenate(following))
     reached = torch.from_numpy(np.concatenate(succeeded).astype(np.float32))
     over = torch.from_numpy(np.concatenate(ended).astype(np.float32))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from understudy.agent import Command, Driver, Expert, ask
 from understudy.dataset import Dataset
 from understudy.episode import Episode
-from understudy.errors import ConfigError, PolicyError
+from understudy.errors import ConfigError, ExpertError, PolicyError
 from understudy.execution import PolicyAgent
 from understudy.inference import Predictor
 from understudy.policies import Policy
@@ -21,7 +21,7 @@ from understudy.spec import Spec
 class Measure:
     """Distances between actions in half-ranges of their channels: 1 is from the middle of a range to its end.
 
-    A channel without limits is measured in deviations of the training actions.
+    A channel without limits, or without room between them, is measured in deviations of the training actions.
 
     Args:
         spec: of the policy.
@@ -29,12 +29,16 @@ class Measure:
     """
 
     def __init__(self, spec: Spec, scale: NDArray[np.float32]) -> None:
-        half = (spec.action_high - spec.action_low) / 2
-        self._half = np.where(np.isfinite(half), half, scale).astype(np.float32)
+        self._low, self._high = spec.action_low, spec.action_high
+        half = (self._high - self._low) / 2
+        self._half = np.where(np.isfinite(half) & (half > 0), half, scale).astype(np.float32)
 
     def deviation(self, action: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Root mean square over the channels of the difference, (..., A), (..., A) -> (...)."""
-        return rms((action - other) / self._half)
+        """Root mean square over the channels of the difference, (..., A), (..., A) -> (...).
+
+        Both are cut to the limits first: what asks for more than the world executes is no other action.
+        """
+        return rms((action.clip(self._low, self._high) - other.clip(self._low, self._high)) / self._half)
 
     def doubt(self, members: NDArray[np.float32]) -> NDArray[np.float32]:
         """Root mean square over the channels of the members' standard deviation, (M, ..., A) -> (...)."""
@@ -102,10 +106,14 @@ class Tick:
         """What the expert would do, (A,). The first call asks, and leaves a label in the episode; others repeat it.
 
         Raises:
-            ExpertError: the expert answered nothing, or a number that is not finite.
+            ExpertError: the expert answered nothing, a number that is not finite, or for other channels.
         """
         if self.asked is None:
-            self.asked = ask(self._expert, self.observation)
+            label = ask(self._expert, self.observation)
+            if label.shape != self.proposal.shape:
+                name, wanted = type(self._expert).__name__, len(self.proposal)
+                raise ExpertError(f"{name} answered {len(label)} numbers; an action of this world has {wanted}")
+            self.asked = label
         return self.asked
 
     def deviation(self) -> float:
@@ -129,6 +137,9 @@ class Gate(Protocol):
     @abstractmethod
     def __call__(self, tick: Tick) -> bool:
         """Whether the expert drives this step. Where it does, the step carries a label."""
+
+    def begin(self, policy: Policy) -> None:
+        """Forgets other runs, and refuses a policy that it cannot judge; called once, before the first round."""
 
     def fit(self, dataset: Dataset, policy: Policy) -> None:
         """Learns from everything collected so far and from the policy that will drive; called before each round."""
