@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from understudy.cli import main
+from understudy.dataset import Dataset
 
 SMALL = ["--hidden", "16", "--steps", "40", "--members", "2", "--batch-size", "32", "--measure-every", "20"]
 PICK = ["--env", "understudy/PickPlace-v0"]
@@ -108,7 +109,111 @@ def test_recording_stays_off_the_starts_of_evaluations(story, tmp_path, capsys):
     assert "below 10000" in capsys.readouterr().err
 
 
+ROUNDS = ["--rounds", "1", "--episodes", "2", "--max-steps", "60", "--progress-starts", "1", "--starts", "2"]
+
+
+def dagger(out, *more):
+    """The exit code of a small run. Its report has no films: those of evaluations are tested above."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("understudy.cli.film_evaluation", lambda *_: None)
+        return main(["dagger", *PICK, "--out", str(out), "--workers", "1", *ROUNDS, *SMALL, *more])
+
+
+@pytest.fixture(scope="module")
+def corrected(story):
+    """A run of DAgger from two demonstrations."""
+    assert main(["record", *PICK, "--out", str(story / "few"), "--episodes", "2"]) == 0
+    assert dagger(story / "runs/dagger", "--data", str(story / "few"), "--gate", "ensemble") == 0
+    return story / "runs/dagger"
+
+
+def test_dagger_leaves_data_policies_and_a_report(corrected, story):
+    for name in ("config.json", "metrics.jsonl", "data/dataset.json", "policy/policy.json", "report.html"):
+        assert (corrected / name).is_file(), name
+    assert (corrected / "rounds/00/policy/policy.json").is_file()
+    assert [json.loads(row)["step"] for row in (corrected / "metrics.jsonl").read_text().splitlines()] == [0, 1]
+    assert list((corrected / "evaluations").glob("*.json"))
+
+
+def test_dagger_tells_each_round_in_one_line(story, tmp_path, capsys, corrected):
+    policy = str(story / "runs/bc")
+    words = [policy, "--data", str(story / "few"), "--gate", "safe", "--gate-arg", "tau=0.5", "--cap", "0.9"]
+    assert dagger(tmp_path / "run", *words) == 0
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("round ")]
+    zero, one = (line for line in printed if "labels" in line or "cloned" in line)
+    assert zero.startswith("round 0: cloned 2 demonstrations of ")
+    assert one.startswith("round 1: 120 labels")  # the cap asks at every step
+    assert "of 120 steps driven by the expert" in one
+    assert not (tmp_path / "run/rounds/00/policy").exists(), "the clone that was given is not cloned again"
+
+
+def test_dagger_resumes_from_what_the_folder_holds(story, corrected, capsys):
+    weights = corrected / "policy/weights.safetensors"
+    before = weights.read_bytes()
+    # What was lost with its last training and its rows is made again.
+    for path in (*(corrected / "rounds/01/policy").iterdir(), *(corrected / "policy").iterdir()):
+        path.unlink()
+    (corrected / "rounds/01/policy").rmdir()
+    (corrected / "policy").rmdir()
+    words = ["--data", str(story / "few"), "--gate", "ensemble", "--resume"]
+    assert dagger(corrected, *words) == 0
+    assert weights.read_bytes() == before
+    assert dagger(corrected, *words, "--gate-arg", "tau=0.4") == 2
+    assert "was begun with gate.tau = 0.3, now it is 0.4; resume with the same" in capsys.readouterr().err
+    assert weights.read_bytes() == before
+
+
+def test_dagger_records_its_own_demonstrations_where_none_are_given(tmp_path, capsys):
+    words = [tmp_path / "run", "--demonstrations", "2", "--expert", "noisy=0.05:scripted"]
+    assert dagger(*words) == 0
+    assert len(Dataset.open(tmp_path / "run-demonstrations")) == 2
+    capsys.readouterr()
+    assert dagger(*words) == 2
+    assert "run-demonstrations exists; give it with --data, or continue with --resume" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_a_gate_would_ask_and_collects_nothing(story, corrected, capsys):
+    before = {path: path.stat().st_mtime_ns for path in story.rglob("*")}
+    arguments = ["dagger", str(story / "runs/bc"), "--data", str(story / "few"), *PICK, "--out", str(story / "no")]
+    assert main([*arguments, "--gate", "ensemble", "--dry-run"]) == 0
+    *each, total = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in each] == ["episode 0", "episode 1"]
+    steps = sum(int(line.split(" of ")[1].split()[0]) for line in each)
+    assert total.startswith(f"the gate ensemble would have asked for {steps} labels in {steps} steps (100%)")
+    assert main([*arguments, "--gate", "hg", "--dry-run"]) == 2
+    assert "the gate hg is a person's decision" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in story.rglob("*")} == before
+
+
+def test_advice_follows_what_is_said_and_what_the_world_has(story, capsys):
+    def first(*words):
+        assert main(["advise", str(story / "data"), *words]) == 0
+        return capsys.readouterr().out.splitlines()[0]
+
+    assert first() == "recommended: Behavioral Cloning"
+    assert first(*PICK) == "recommended: DAgger with the gate dagger", "this world has a script, and is no robot"
+    assert first(*PICK, "--expert", "no", "--reward", "yes") == "recommended: DAPG"
+    assert first("--expert", "yes", "--robot", "yes") == "recommended: DAgger with the gate hg"
+    assert first("--expert", "yes") == "recommended: DAgger with the gate thrifty"
+
+
+START = ["dagger", *PICK, "--out", "{new}", "--data", "{data}"]
 MISTAKES = {
+    "unknown gate": ([*START, "--gate", "wise"], "accepted: dagger, safe, lazy, hg, thrifty, ensemble"),
+    "unknown option of a gate": ([*START, "--gate-arg", "tau=1"], "the gate dagger has no option tau"),
+    "option without a value": ([*START, "--gate", "safe", "--gate-arg", "tau"], "--gate-arg 'tau' is not of the form"),
+    "option that is no number": ([*START, "--gate", "safe", "--gate-arg", "tau=much"], "tau is 'much'"),
+    "no budget": ([*START, "--gate", "thrifty", "--gate-arg", "budget=0"], "budget is 0"),
+    "a budget of more than all": ([*START, "--gate", "thrifty", "--gate-arg", "budget=1.5"], "budget is 1.5"),
+    "no doubt": ([*START, "--gate", "ensemble", "--members", "1"], "measures doubt and needs an ensemble"),
+    "no rounds": ([*START, "--rounds", "0"], "rounds is 0"),
+    "no cap": ([*START, "--cap", "0"], "cap is 0"),
+    "no members": ([*START, "--members", "0"], "members is 0"),
+    "nobody to ask": ([*START, "--expert", "noisy:oracle"], "no expert 'oracle'"),
+    "nothing to begin with": (["dagger", *PICK, "--out", "{new}", "--demonstrations", "0"], "demonstrations is 0"),
+    "another task": (["dagger", "--env", "understudy/AdroitDoor-v0", "--out", "{new}", "--data", "{data}"], "channels"),
+    "a rehearsal of nothing": (["dagger", *PICK, "--out", "{new}", "--dry-run"], "give POLICY and --data"),
+    "advice on nothing": (["advise", "nowhere"], "nowhere does not exist"),
     "no such dataset": (["inspect", "nowhere"], "does not exist"),
     "no such world": (["evaluate", "{run}", "--env", "understudy/PickPlce-v0"], "understudy/PickPlace-v0"),
     "another world": (["evaluate", "{run}", "--env", "Pendulum-v1"], "12 observation channels against 3"),
@@ -118,8 +223,8 @@ MISTAKES = {
     "unknown reward": (["record", *PICK, "--out", "{new}", "--env-arg", "reward=best"], "best"),
     "unknown expert": (["record", *PICK, "--out", "{new}", "--expert", "oracle"], "oracle"),
     "no policy there": (["evaluate", "{data}", *PICK], "neither a policy"),
-    "no episodes": (["evaluate", "{run}", *PICK, "--episodes", "0"], "at least 1"),
-    "no workers": (["evaluate", "{run}", *PICK, "--workers", "0"], "at least 1"),
+    "no episodes": (["evaluate", "{run}", *PICK, "--episodes", "0"], "accepted: 1 to 1000000"),
+    "no workers": (["evaluate", "{run}", *PICK, "--workers", "0"], "accepted: 1 to 1024"),
     "bad recipe": (["train", "bc", "--data", "{data}", "--out", "{new}", "--ema", "2"], "ema"),
     "bad shape": (["train", "bc", "--data", "{data}", "--out", "{new}", "--head", "mixture"], "head"),
     "absent device": (["train", "bc", "--data", "{data}", "--out", "{new}", "--device", "cuda:7"], "device"),

@@ -15,6 +15,7 @@ from understudy.dataset import DEFECTS, DatasetWarning
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted({ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")})
+METHODS = [str(page.relative_to(ROOT)) for page in PAGES if page.parent.name == "methods"]
 
 # A reader runs the code as it stands; the test makes these sizes smaller and changes nothing else.
 IN_PYTHON = {
@@ -28,6 +29,8 @@ ON_THE_COMMAND_LINE = {
     "--episodes 200": "--episodes 4 --workers 1",
     "train bc": "train bc --steps 60 --measure-every 30 --hidden 16",
     "--out data.mp4": "--out data.mp4 --env-arg width=64 --env-arg height=48",
+    "--rounds 3": "--rounds 1 --episodes 1 --steps 20 --measure-every 20 --progress-starts 1 --workers 1",
+    "--starts 100": "--starts 2",
 }
 _PLAIN_WORLD = {"--env-arg width=64 --env-arg height=48": ""}  # for a world that draws nothing
 
@@ -79,6 +82,8 @@ def test_the_command_line_screen_of_the_readme_runs(folder, monkeypatch, capsys)
     assert "McNemar" in printed
     assert (folder / "eval.json").is_file()
     assert (folder / "runs/bc/report.html").is_file()
+    assert "recommended: " in printed
+    assert "takeovers" in printed
     assert len(understudy.Dataset.open("data/imported")) == 3
 
 
@@ -98,7 +103,6 @@ def test_your_own_task_goes_from_a_world_and_from_files_to_an_interval(folder, c
     lines = [line for line in f"{world}{teach}".splitlines() if line.strip()]
     assert len(lines) <= 30, f"{len(lines)} lines; the page promises 30"
     (folder / "my_world.py").write_text(world)
-    (folder / "demos").mkdir()
     run_python(teach, folder / "teach.py")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DatasetWarning)  # the files have no names; the page says so
@@ -116,14 +120,14 @@ def test_every_link_inside_the_repository_leads_somewhere(page):
             assert (page.parent / target.split("#")[0]).exists(), f"{page.name} links to {target}, which is not there"
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/methods/bc.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", *METHODS])
 def test_every_file_that_a_page_names_exists(page):
     folders = (ROOT, ROOT / "src", ROOT / "src/understudy")
     for name in re.findall(r"`([\w/]+\.py)[`:]", (ROOT / page).read_text()):
         assert any((folder / name).exists() for folder in folders), f"{page} names {name}, which is not there"
 
 
-@pytest.mark.parametrize("page", ["docs/architecture.md", "docs/methods/bc.md"])
+@pytest.mark.parametrize("page", ["docs/architecture.md", *METHODS])
 def test_every_function_that_a_page_places_in_a_file_is_there(page):
     # Written like `windows.py: Windows.batch`.
     placed = re.findall(r"`([\w/]+\.py): ([\w.]+)`", (ROOT / page).read_text())
@@ -137,8 +141,9 @@ def test_every_function_that_a_page_places_in_a_file_is_there(page):
 def test_every_answer_of_choose_says_where_it_comes_from():
     rows = [line for line in (ROOT / "docs/choose.md").read_text().splitlines() if line.startswith("|")]
     answers = [cell for row in rows for cell in row.split("|")[2:-1] if not re.fullmatch(r"-+", cell.strip())]
-    headings = {"Behavioral Cloning", "DAgger family (not built yet)", "DAPG (not built yet)", "starts"}
+    headings = {"Behavioral Cloning", "DAgger family", "DAPG (not built yet)", "starts"}
     headings |= {"cost", "quality", "speed"}
+    headings |= {"the expert is asked", "who decides who drives", "needs", "take it when"}
     for answer in answers:
         marked = re.search(r"\[measured here\]\(|\(received opinion\)|\(computed", answer)
         assert marked or answer.strip() in headings, answer

@@ -449,7 +449,8 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     noted: list[dict[str, Any]] = []
     app = tyro.extras.SubcommandApp()
     for name, command in cli._COMMANDS.items():
-        app.command(name=name)(functools.wraps(command)(lambda *_, **arguments: noted.append(arguments)))
+        noting = functools.wraps(command)(lambda *_, **arguments: noted.append(arguments))
+        app.command(name=name)(cli._bound(noting))
     monkeypatch.setattr(cli, "app", app)
     return noted
 

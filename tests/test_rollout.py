@@ -241,10 +241,15 @@ def test_rollouts_by_id_and_by_function_are_the_same():
     assert same(by_id, by_function)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_world_that_raises_is_named_with_the_line_of_its_code(workers):
+    with pytest.raises(WorldError, match=r"raised ZeroDivisionError: the arm fell off at step 2 \(.*tiny_worlds.py, "):
+        list(rollouts(tiny(fault="raise"), STILL, [10, 11], workers=workers))
+
+
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ("raise", r"seed 1[01]\) raised ZeroDivisionError"),
         ("kill", r"seed 1[01]\) died"),
         ("stop", r"seed 1[01]\) hung"),
     ],

@@ -154,6 +154,17 @@ def test_nothing_held_out_means_nothing_measured(demos):
     assert all(np.isnan(log.held_out_loss) for log in logs)
 
 
+def test_held_out_episodes_that_the_policy_drove_unasked_measure_nothing(tmp_path):
+    held_out = {row.seed for row in point_dataset(tmp_path / "plain").split(QUICK.held_out, seed=QUICK.seed)[1].rows}
+    with Dataset.create(tmp_path / "data", SPEC) as dataset:
+        for seed in range(10):
+            dataset.append(point_episode(seed, driver=np.full(20, seed not in held_out)))
+    logs = []
+    train(new_policy(dataset), dataset, QUICK, on_log=logs.append)
+    assert len(logs) == 3
+    assert all(np.isnan(log.held_out_loss) for log in logs)
+
+
 def test_every_window_is_seen_once_in_an_epoch():
     batches = Batches(50, 10, seed=3)
     first = torch.cat([batches.indices(step) for step in range(5)])

@@ -87,8 +87,20 @@ def test_an_id_from_data_imports_no_module():
 
 
 def test_a_module_that_is_not_there_is_a_mistake_on_the_command_line():
-    with pytest.raises(ConfigError, match="no world is called 'no_such_module:World-v0'"):
+    with pytest.raises(ConfigError, match=r"'no_such_module' cannot be imported \(ModuleNotFoundError.*PYTHONPATH"):
         make_env("no_such_module:World-v0", allow_module=True)
+
+
+def test_a_module_that_raises_says_what(tmp_path, monkeypatch):
+    (tmp_path / "needs_more.py").write_text("import no_such_package")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"'needs_more' cannot be imported .*No module named 'no_such_package'"):
+        make_env("needs_more:World-v0", allow_module=True)
+
+
+def test_an_argument_that_gymnasium_refuses_is_named():
+    with pytest.raises(ConfigError, match=r"refuses its arguments .*max_episode_steps"):
+        make_env("Pendulum-v1", max_episode_steps=0)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("Box2D") is not None, reason="Box2D is installed here")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -9,32 +10,39 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict, replace
+from datetime import timedelta
+from functools import cache, partial, wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 import understudy as us
-from understudy.durable import make_folder, write_file
+from understudy.dataset.doctor import Diagnosis
+from understudy.dataset.folder import DatasetWarning, remove_dataset
+from understudy.dataset.journal_file import JOURNAL
+from understudy.durable import in_words, prove_writable, write_file
 from understudy.episode import SUCCESS
-from understudy.errors import ConfigError, MissingDependency, UnderstudyError
+from understudy.errors import ConfigError, MissingDependency, UnderstudyError, require_within
 from understudy.evaluate import (
     EVALUATION_SEED,
     SUSTAINED_STEPS,
     Evaluation,
     agent_for,
     chosen_trials,
+    wilson_interval,
     world_spec,
     world_with,
 )
-from understudy.inference import FeedForwardConfig
-from understudy.recipe import DAGGER_RECIPE, DAggerConfig, TrainConfig
+from understudy.inference import MOST_MEMBERS, FeedForwardConfig, Predictor
+from understudy.recipe import DAGGER_RECIPE, LARGEST_SEED, DAggerConfig, TrainConfig
 from understudy.report.films import FILMED_EACH, film_evaluation
 from understudy.report.run_files import evaluations_folder
+from understudy.workers import MOST_WORKERS
 from understudy.worlds import World
 
 _console = Console(highlight=False)
@@ -52,6 +60,13 @@ GateArguments = Annotated[
     tyro.conf.UseAppendAction[tuple[str, ...]],
     tyro.conf.arg(name="gate-arg", metavar="NAME=VALUE", help="Option of the gate, like tau=0.1; may be repeated."),
 ]
+_T = TypeVar("_T")
+# Names inside a dataset, a policy or a run that no other output may take.
+_OWNED = (
+    *("dataset.json", "episodes.jsonl", "episodes", "recording.journal", "writer.lock", "data", "rounds"),
+    *("policy.json", "weights.safetensors", "config.json", "metrics.jsonl", "health.json", "report.html"),
+    *("checkpoints", "policy", "evaluations"),
+)
 Answer = Literal["yes", "no"]
 Source = Annotated[Path, tyro.conf.Positional]
 Json = Annotated[Path | None, tyro.conf.arg(name="json", help="Also write the result here as JSON.")]
@@ -91,24 +106,36 @@ def record(
         seed: of the first start; the next after those recorded where not given.
         after_success: steps that a demonstration goes on after its first success; None for the world's own end.
     """
-    world = us.make_env(env, allow_module=True, **_arguments(env_arguments))
+    require_within("episodes", episodes, 1, EVALUATION_SEED)
+    require_within("seed", seed, 0, EVALUATION_SEED)
+    require_within("after-success", after_success, 0)
+    world = us.make_env(_world(env, env_arguments))
     try:
-        teacher = us.sim.expert_for(world, expert)
-        with us.Dataset.open(out) if (out / "dataset.json").exists() else us.Dataset.create(out, world) as dataset:
-            first = seed if seed is not None else max((row.seed for row in dataset.rows), default=-1) + 1
+        teacher = _expert(world, expert)
+        with _growing(out, world) as dataset:
+            held = {row.seed for row in dataset.rows}
+            first = seed if seed is not None else max(held, default=-1) + 1
             seeds = range(first, first + episodes)
             if seeds.stop > EVALUATION_SEED:
                 raise ConfigError(
                     f"these are starts {first} to {seeds.stop - 1}; recording uses seeds below {EVALUATION_SEED}, "
                     "so that no evaluation measures on recorded starts; choose a lower --seed or a new dataset"
                 )
-            wins = 0
+            if again := held.intersection(seeds):
+                _tell(f"{len(again)} of these starts are in {out} already; leave --seed out to record new ones")
+            done = wins = 0
             with _progress() as bar:
                 bar.start("recording", episodes)
                 saved = us.record(world, us.Demonstrator(teacher), dataset, seeds=seeds, after_success=after_success)
-                for done, (row, episode) in enumerate(saved, 1):
-                    wins += episode.success == SUCCESS
-                    bar.at(done, f"saved {row.id}, {wins} succeeded")
+                try:
+                    for done, (row, episode) in enumerate(saved, 1):
+                        wins += episode.success == SUCCESS
+                        bar.at(done, f"saved {row.id}, {wins} succeeded")
+                except KeyboardInterrupt:
+                    rest = f"--episodes {episodes - done}" + ("" if seed is None else f" --seed {first + done}")
+                    raise KeyboardInterrupt(
+                        f"{done} of {episodes} episodes are saved; the same command with {rest} records the rest"
+                    ) from None
             _say(f"{out}: {len(dataset)} episodes; {wins} of the {episodes} new ones succeeded")
     finally:
         world.close()
@@ -142,10 +169,12 @@ def import_(source: Annotated[str, tyro.conf.Positional], out: Path, env: str | 
         out: the new dataset's folder.
         env: names, units and limits come from this world.
     """
-    spec = world_spec(env) if env else None
+    spec = world_spec(_world(env)) if env else None
     path = source if source.startswith("minari:") else str(_existing(Path(source)))
-    with us.import_dataset(path, out, spec) as dataset:
-        _say(f"{out}: {len(dataset)} episodes, {dataset.steps} steps")
+    with _progress() as bar:
+        bar.start("importing", None)
+        dataset = us.import_dataset(path, out, spec, on_row=lambda row: bar.at(row.id + 1))
+    _say(f"{out}: {len(dataset)} episodes, {dataset.steps} steps")
 
 
 def train_bc(
@@ -168,9 +197,11 @@ def train_bc(
         recipe: of the training.
         resume: continue an interrupted run; the result is the same bytes.
     """
+    require_within("members", members, 1, MOST_MEMBERS)
     dataset = _dataset(data, env)
-    if members < 1:
-        raise ConfigError(f"members is {members}; accepted: 1 or more")
+    diagnosis = us.diagnose(dataset)
+    for line in _error_lines(diagnosis):
+        _tell(line)
     policy: us.Policy = (
         us.Ensemble.for_data(dataset, shape, members=members, seed=recipe.seed)
         if members > 1
@@ -184,8 +215,8 @@ def train_bc(
             bar.at(log.step, f"{losses}, {log.samples_per_s:,.0f} samples/s")
 
         notes = {"data": str(data), **({"env": env} if env else {})}
-        us.train(policy, dataset, recipe, run=out, resume=resume, on_log=show, notes=notes)
-    _write_json(out / "health.json", us.diagnose(dataset).to_json())
+        us.train(policy, dataset, recipe, run=out, resume=resume, on_log=show, on_step=bar.at, notes=notes)
+    _write_json(out / "health.json", diagnosis.to_json())
     us.write_run_report(out)
     _say(f"{out / 'policy'}: the policy; measure it with `understudy evaluate {out} --env ID`")
 
@@ -230,9 +261,16 @@ def dagger(
     """
     from understudy.checkpoint import load
 
-    arguments = _arguments(env_arguments)
+    for name, count, most in (
+        ("members", members, MOST_MEMBERS),
+        ("demonstrations", demonstrations, EVALUATION_SEED),
+        ("starts", starts, EVALUATION_SEED),
+        ("workers", workers, MOST_WORKERS),
+    ):
+        require_within(name, count, 1, most)
+    factory = _world(env, env_arguments)
     chosen = us.gate_for(gate, _arguments(gate_arguments, "--gate-arg"))
-    world = us.make_env(env, allow_module=True, **arguments)
+    world = us.make_env(factory)
     try:
         start = load(_existing(policy)) if policy else None
         if dry_run:
@@ -240,15 +278,13 @@ def dagger(
                 raise ConfigError("--dry-run applies a gate to a policy and recorded episodes; give POLICY and --data")
             _rehearse(chosen, start, _dataset(data, env))
             return
-        if members < 1:
-            raise ConfigError(f"members is {members}; accepted: 1 or more")
-        teacher = us.sim.expert_for(world, expert)
         demos = _dataset(data, env) if data else _demonstrations(world, expert, out, demonstrations, resume)
+        teacher = _expert(world, expert)
         untrained = us.FeedForward.for_data(demos, shape, seed=recipe.seed)
         if start is None:
             start = us.Ensemble.of(untrained, members, seed=recipe.seed) if members > 1 else untrained
-        factory = world_with(env, arguments, allow_module=True)
-        notes = {"env": env, "expert": expert, **({"data": str(data)} if data else {})}
+        notes = {"env": env, "expert": expert, "data": str(data or demos.path)}
+        notes |= {"start": str(policy)} if policy else {}
         with _progress() as bar:
             told = us.dagger(
                 world,
@@ -323,15 +359,16 @@ def evaluate(
         video: write an MP4 of up to three successes and three failures.
     """
     policy = _existing(policy)
+    world = _world(env, env_arguments)
+    predictor = _policy(policy, world)
     run = policy if (policy / "config.json").exists() else None
     if seed < EVALUATION_SEED:
         _say(f"note: demonstrations start from seeds below {EVALUATION_SEED}; an honest figure needs other starts")
     kept = evaluations_folder(run) if run else None
-    for folder in (json_out and json_out.parent, video and video.parent, kept):
-        if folder:
-            make_folder(folder)  # before the work, so that nothing is measured for nothing
-    world = world_with(env, _arguments(env_arguments), allow_module=True)
-    result = _evaluate(policy, world, episodes, seed, workers, execute, ensemble_decay)
+    _require_outputs(json_out, video)
+    if kept:
+        prove_writable(kept / "evaluation.json")
+    result = _evaluate(str(policy), predictor, world, episodes, seed, workers, execute, ensemble_decay)
     if ":" in env:
         result = replace(result, world=env)  # with the module, as whoever repeats it must type it
     if env_arguments:
@@ -345,8 +382,8 @@ def evaluate(
         if place:
             _write_json(place, result.to_json())
     if video or run:
-        camera = world_with(env, {**_arguments(env_arguments), "render_mode": "rgb_array"}, allow_module=True)
-        agent = agent_for(us.load_predictor(policy), execute=execute, ensemble_decay=ensemble_decay)
+        camera = _world(env, env_arguments, render_mode="rgb_array")
+        agent = agent_for(predictor, execute=execute, ensemble_decay=ensemble_decay)
         if video:
             shows = [us.Show(agent, trial.seed) for trial in chosen_trials(result, FILMED_EACH)]
             why_not = us.film(camera, shows, video)
@@ -381,14 +418,20 @@ def compare(
         execute: actions of a chunk that are executed before the policy is asked again.
         ensemble_decay: ask at every step and average the open chunks with this decay instead.
     """
-    if json_out:
-        make_folder(json_out.parent)
-    world = world_with(env, _arguments(env_arguments), allow_module=True)
-    one = _evaluate(_existing(first), world, episodes, seed, workers, execute, ensemble_decay)
-    two = _evaluate(_existing(second), world, episodes, seed, workers, execute, ensemble_decay)
+    world = _world(env, env_arguments)
+    policies = {str(path): _policy(_existing(path), world) for path in (first, second)}
+    _require_outputs(json_out)
+    one, two = (
+        _evaluate(str(path), policies[str(path)], world, episodes, seed, workers, execute, ensemble_decay, judged=True)
+        for path in (first, second)
+    )
     comparison = us.compare(one, two)
     _say(f"first   {first}: {one}\nsecond  {second}: {two}\n{comparison}")
-    discordant = max((comparison.only_first + comparison.only_second) / episodes, 0.02)
+    solved_by_one = comparison.only_first + comparison.only_second
+    discordant = solved_by_one / episodes
+    if not solved_by_one:
+        discordant = wilson_interval(0, episodes)[1]
+        _say(f"no start tells the two apart; at most {discordant:.0%} of all starts may (95 %), and if so:")
     for difference in (0.02, 0.05, 0.1, 0.2):
         if difference <= discordant:
             needed = us.episodes_needed(difference, discordant)
@@ -418,22 +461,26 @@ def view(
         execute: actions of a policy's chunk that are executed before it is asked again.
         ensemble_decay: ask at every step and average the open chunks with this decay instead.
     """
+    require_within("episodes", episodes, 1)
+    require_within("seed", seed, 0, LARGEST_SEED)
     source = _existing(source)
-    mode = "rgb_array" if out else "human"
-    world = world_with(env, {**_arguments(env_arguments), "render_mode": mode}, allow_module=True)
+    plain = _world(env, env_arguments)
     if _is_policy(source):
-        agent = agent_for(us.load_predictor(source), execute=execute, ensemble_decay=ensemble_decay)
+        agent = agent_for(_policy(source, plain), execute=execute, ensemble_decay=ensemble_decay)
         shows = [us.Show(agent, seed + index) for index in range(episodes)]
     else:
-        dataset = _dataset(source, None)
+        dataset = _recorded_in(source, plain)
         shows = [us.Show.of(dataset[index]) for index in range(min(episodes, len(dataset)))]
-    if out is None:
-        us.show_live(world, shows)
-    else:
-        why_not = us.film(world, shows, out)
-        if why_not:
-            raise MissingDependency(why_not)
-        _say(f"{out}: {len(shows)} episodes")
+    _require_outputs(out)
+    world = _world(env, env_arguments, render_mode="rgb_array" if out else "human")
+    with _progress() as bar:
+        if out is None:
+            us.show_live(world, bar.over("showing", shows))
+            return
+        why_not = us.film(world, bar.over("filming", shows), out)
+    if why_not:
+        raise MissingDependency(why_not)
+    _say(f"{out}: {len(shows)} episodes")
 
 
 def replay(
@@ -445,16 +492,18 @@ def replay(
         data: a dataset, or a bare folder of .npz files.
         episodes: only so many.
     """
-    if json_out:
-        make_folder(json_out.parent)
-    dataset = _dataset(data, None)
-    world = us.make_env(env, allow_module=True, **_arguments(env_arguments))
+    require_within("episodes", episodes, 1)
+    factory = _world(env, env_arguments)
+    dataset = _recorded_in(data, factory)
+    _require_outputs(json_out)
+    world = us.make_env(factory)
     drifts = []
     try:
-        for index in range(min(episodes or len(dataset), len(dataset))):
-            drift = us.replay(world, dataset[index])
-            drifts.append({"episode": dataset.rows[index].id, **asdict(drift)})
-            _say(f"{dataset.rows[index].id}: {drift}")
+        with _progress() as bar:
+            for index in bar.over("replaying", range(min(episodes or len(dataset), len(dataset)))):
+                drift = us.replay(world, dataset[index])
+                drifts.append({"episode": dataset.rows[index].id, **asdict(drift)})
+                _say(f"{dataset.rows[index].id}: {drift}")
     finally:
         world.close()
     wins = sum(drift["success"] == 1 for drift in drifts)
@@ -483,24 +532,79 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report,
     "advise": advise,
 }
+_AFTER_CTRL_C = {
+    "demo": "the same command goes on where it stopped",
+    "train bc": "the same command with --resume goes on where it stopped",
+    "dagger": "the same command with --resume goes on where it stopped",
+    "view": "a film holds what it had shown",
+}
+
+
+def _bound(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What tyro calls with the parsed options: it keeps them, so that parsing ends before the command begins."""
+
+    @wraps(command)
+    def bind(*arguments: Any, **options: Any) -> Any:
+        return partial(command, *arguments, **options)
+
+    return bind
+
+
 for _name, _command in _COMMANDS.items():
-    app.command(name=_name)(_command)
+    app.command(name=_name)(_bound(_command))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns its exit code: 0, 1 where `inspect` found errors, 2 for a user's mistake."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == ["train"] and len(words) > 1:
-        words[:2] = [" ".join(words[:2])]  # one command of two words
+    if words[:2] == ["train", "bc"]:
+        words[:2] = ["train bc"]  # one command of two words
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        tell_once = cache(_tell)
+        warnings.showwarning = lambda message, *place, **where: tell_once(str(message))
+        try:
+            return int(_parsed(words)() or 0)
+        except UnderstudyError as error:
+            _tell(str(error))
+        except BrokenPipeError:  # whoever reads the output, like `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        except OSError as error:  # a file that may not be read, a name that is too long
+            _tell(f"{error.filename or 'the operating system'}: {in_words(error)}")
+        except KeyboardInterrupt as interrupt:
+            how = str(interrupt) or _AFTER_CTRL_C.get(words[0], "what was not finished is not kept; run it again")
+            _tell(f"interrupted; {how}")
+            return 130
+    return 2
+
+
+def _parsed(words: list[str]) -> Callable[[], Any]:
+    """The command that the words ask for, ready to run.
+
+    Raises:
+        ConfigError: there is no such command or option; tyro prints a box, of which this is what matters.
+    """
+    if words[:1] == ["train"]:
+        if not {"-h", "--help"} & {*words}:
+            raise ConfigError("`train` needs its method: understudy train bc --data DATA --out RUN")
+        words = ["train bc", "--help"]
+    box = io.StringIO()
     try:
-        code = app.cli(prog="understudy", args=words, description=_ABOUT)
-    except UnderstudyError as error:
-        print(f"understudy: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("understudy: interrupted; what was saved is safe, and a run continues with --resume", file=sys.stderr)
-        return 130
-    return int(code or 0)
+        with redirect_stderr(box):
+            command: Callable[[], Any] = app.cli(prog="understudy", args=words, description=_ABOUT)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        help_of = " ".join(["understudy", *(word for word in words[:1] if word in _COMMANDS), "--help"])
+        raise ConfigError(f"{_sentence(box.getvalue())}; see `{help_of}`") from None
+    return command
+
+
+def _sentence(box: str) -> str:
+    """What a box of tyro's says between its first two rules, without the help of each option."""
+    between = re.split(r"^.*(?:────|----).*$", box, flags=re.MULTILINE)[1]
+    lines = (line[2:].rstrip("│ ") for line in between.splitlines())  # after the side of the box
+    return " ".join(line.strip() for line in lines if line and not line.startswith(" " * 8))
 
 
 class _Bar:
@@ -509,20 +613,42 @@ class _Bar:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task: TaskID | None = None
-        self._total, self._next_line = 1, 0.0
+        self._total: int | None = None
+        self._next_line = 0.0
+        self._begun: tuple[int, float] | None = None
+        self._note = ""
 
-    def start(self, what: str, total: int) -> None:
+    def start(self, what: str, total: int | None) -> None:
         self.stop()
-        self._total, self._next_line = total, 0.0
+        self._total, self._next_line, self._begun, self._note = total, 0.0, None, ""
         self._task = self._progress.add_task(what, total=total, note="")
 
-    def at(self, done: int, note: str = "") -> None:
+    def at(self, done: int, note: str | None = None) -> None:
+        """Says how much is done; without a note, the last one stays."""
         assert self._task is not None, "start() comes first"
-        self._progress.update(self._task, completed=done, note=note)
-        if not self._progress.console.is_terminal and done >= self._next_line * self._total:
+        self._note = self._note if note is None else note
+        self._progress.update(self._task, completed=done, note=self._note)
+        self._begun = self._begun or (done, time.monotonic())
+        if not self._progress.console.is_terminal and self._total and done >= self._next_line * self._total:
             task = self._progress.tasks[0]
-            _say(f"{task.description} {done}/{self._total} {note}".rstrip())
+            said = (f"{task.description} {done}/{self._total}", self._left(done), self._note)
+            _say(" ".join(filter(None, said)))
             self._next_line = done / self._total + 0.1
+
+    def over(self, what: str, items: Sequence[_T]) -> Iterator[_T]:
+        """The items, one after the other, with the number of those done on the bar."""
+        self.start(what, len(items))
+        for done, item in enumerate(items):
+            self.at(done)
+            yield item
+        self.at(len(items))
+
+    def _left(self, done: int) -> str:
+        first, since = self._begun or (done, 0.0)
+        if self._total is None or done in (first, self._total):
+            return ""
+        left_s = (time.monotonic() - since) / (done - first) * (self._total - done)
+        return f"({timedelta(seconds=round(left_s))} left)"
 
     def stop(self) -> None:
         if self._task is not None:
@@ -567,24 +693,106 @@ def _say(text: str) -> None:
     _console.print(text, markup=False, soft_wrap=True)
 
 
+def _tell(text: str) -> None:
+    """One line beside the result: a mistake or a warning."""
+    print(f"understudy: {_plain(text)}", file=sys.stderr)
+
+
+def _plain(text: str) -> str:
+    """Without the colours and the level that Gymnasium puts before its warnings."""
+    return re.sub(r"\x1b\[[0-9;]*m(?:WARN: )?", "", text)
+
+
+def _world(env: str, env_arguments: Sequence[str] = (), **more: Any) -> World:
+    """The world that --env names, as a function that other processes can call, too."""
+    if ":" in env and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # who types module:Id means the module that lies here
+    return world_with(env, {**_arguments(env_arguments), **more}, allow_module=True)
+
+
+def _policy(path: Path, world: World) -> Predictor:
+    """The policy at a path, of which it is known that it fits the world."""
+    predictor = us.load_predictor(path)
+    spec = world_spec(world)
+    predictor.spec.require(spec, what=spec.env_id, against="the policy")
+    return predictor
+
+
+def _recorded_in(path: Path, world: World) -> us.Dataset:
+    """The dataset at a path, of which it is known that its actions fit the world."""
+    dataset = _dataset(path, None)
+    spec = world_spec(world)
+    dataset.spec.require(spec, what=spec.env_id, against=str(dataset.path))
+    return dataset
+
+
+def _expert(world: Any, name: str) -> us.Expert:
+    """The expert of that name; a file or folder, after the kinds before it, may lie below $UNDERSTUDY_DATA."""
+    kinds, colon, last = name.rpartition(":")
+    expert: us.Expert = us.sim.expert_for(world, f"{kinds}{colon}{_found(Path(last))}" if last else name)
+    return expert
+
+
+@contextmanager
+def _growing(out: Path, world: Any) -> Iterator[us.Dataset]:
+    """The dataset at `out` to append to; a new one goes again where nothing came into it."""
+    existed = out.exists()
+    if (out / "dataset.json").exists():
+        with us.Dataset.open(out) as dataset:
+            yield dataset
+        return
+    with us.Dataset.create(out, world) as dataset:
+        try:
+            yield dataset
+        finally:
+            if not dataset.include_partial().rows and not (out / JOURNAL).exists():
+                remove_dataset(out, folder_too=not existed)
+
+
+def _require_outputs(*paths: Path | None) -> None:
+    """Refuses, before the work, files that cannot be written, or that belong to a dataset, a policy or a run."""
+    for path in filter(None, paths):
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path} is no plain file; name a file to write")
+        for home in path.resolve().parents[:2]:
+            owned = path.resolve().relative_to(home).parts[0] in _OWNED
+            if owned and any((home / name).exists() for name in ("dataset.json", "config.json", "policy.json")):
+                raise ConfigError(f"{path} belongs to the dataset, policy or run in {home}; name another file")
+        prove_writable(path)
+
+
+def _error_lines(diagnosis: Diagnosis) -> Iterator[str]:
+    """One line for each class of errors in data that somebody is about to train on."""
+    messages: dict[str, list[str]] = {}
+    for defect in diagnosis.errors:
+        messages.setdefault(defect.id, []).append(defect.message)
+    for name, same in messages.items():
+        more = f" (and {len(same) - 1} more; see `understudy inspect`)" if len(same) > 1 else ""
+        yield f"the data have an error, {name}: {same[0]}{more}"
+
+
 def _evaluate(
-    policy: Path,
+    name: str,
+    predictor: Predictor,
     world: World,
     episodes: int,
     seed: int,
     workers: int,
     execute: int | None = None,
     ensemble_decay: float | None = None,
+    *,
+    judged: bool = False,
 ) -> Evaluation:
-    predictor = us.load_predictor(policy)
     wins = 0
     with _progress() as bar:
-        bar.start(f"evaluating {policy}", episodes)
+        bar.start(f"evaluating {name}", episodes)
 
         def show(trial: us.Trial) -> None:
             nonlocal wins
+            if judged and trial.success is None:
+                raise ConfigError("this world reports no success, so there is nothing to compare; use one that does")
             wins += bool(trial.success)
-            bar.at(trial.index + 1, f"{wins} succeeded")
+            bar.at(trial.index + 1, None if trial.success is None else f"{wins} succeeded")
 
         return us.evaluate(
             world,
@@ -600,14 +808,14 @@ def _evaluate(
 
 def _demonstrations(world: Any, expert: str, out: Path, count: int, resume: bool) -> us.Dataset:
     """Demonstrations of the expert, in a folder beside the run, of which those still missing are recorded."""
-    if count < 1:
-        raise ConfigError(f"demonstrations is {count}; accepted: 1 or more, or give --data")
     path = out.with_name(f"{out.name}-demonstrations")
     if path.exists() and not resume:
         raise ConfigError(f"{path} exists; give it with --data, or continue with --resume")
     # A person who watches is asked to demonstrate, and then is engaged throughout.
-    teacher = us.sim.expert_for(world, expert)
-    with us.Dataset.open(path) if path.exists() else us.Dataset.create(path, world) as dataset, _progress() as bar:
+    teacher = _expert(world, expert)
+    begun = (path / "dataset.json").exists()
+    with us.Dataset.open(path) if begun else us.Dataset.create(path, world) as dataset, _progress() as bar:
+        dataset.writer().begin()  # an episode whose save was interrupted is taken up before anybody counts them
         bar.start("demonstrating", count)
         for _ in us.record(world, us.Demonstrator(teacher), dataset, seeds=range(len(dataset), count)):
             bar.at(len(dataset))
@@ -642,7 +850,7 @@ def _described(one: us.Round) -> str:
 
 
 def _has_script(env: str) -> bool:
-    world = us.make_env(env, allow_module=True)
+    world = us.make_env(_world(env))
     try:
         us.sim.expert_for(world, "scripted")
     except ConfigError:
@@ -655,30 +863,35 @@ def _has_script(env: str) -> bool:
 def _describe(result: Evaluation) -> None:
     summary = result.to_json()
     _say(f"{result} starts of {result.world} from seed {result.seed}")
-    _say(f"success on more than {SUSTAINED_STEPS} steps: {result.sustained_rate:.2f}")
+    if result.is_judged:
+        _say(f"success on more than {SUSTAINED_STEPS} steps: {result.sustained_rate:.2f}")
     _say(f"mean return {summary['mean_return']:.2f}")
     if summary["median_time_to_success_s"] is not None:
         _say(f"median time to success {summary['median_time_to_success_s']:.2f} s")
 
 
 def _dataset(path: Path, env: str | None) -> us.Dataset:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    if env is None:
+        return us.Dataset.open(_existing(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DatasetWarning)  # the world gives what a bare folder lacks
         dataset = us.Dataset.open(_existing(path))
-    if env:
-        return dataset.with_spec(world_spec(world_with(env, {}, allow_module=True)))
-    for warning in caught:
-        print(f"understudy: {warning.message}", file=sys.stderr)
-    return dataset
+    return dataset.with_spec(world_spec(_world(env)))
+
+
+def _found(path: Path) -> Path:
+    """The path itself, or the one below $UNDERSTUDY_DATA where only that exists."""
+    below = Path(os.environ.get("UNDERSTUDY_DATA", "")) / path
+    return below if below.exists() and not path.exists() else path
 
 
 def _existing(path: Path) -> Path:
-    """The path itself, or the one below $UNDERSTUDY_DATA."""
-    root = os.environ.get("UNDERSTUDY_DATA")
-    for candidate in (path, *([Path(root) / path] if root else [])):
-        if candidate.exists():
-            return candidate
-    raise ConfigError(f"{path} does not exist; give an existing path, or set UNDERSTUDY_DATA to the folder it lies in")
+    """The same for what must exist."""
+    if not _found(path).exists():
+        raise ConfigError(
+            f"{path} does not exist; give an existing path, or set UNDERSTUDY_DATA to the folder it lies in"
+        )
+    return _found(path)
 
 
 def _is_policy(path: Path) -> bool:

@@ -11,6 +11,8 @@ from typing import Protocol
 
 from understudy.agent import Demonstrator
 from understudy.dataset import Dataset, diagnose, record
+from understudy.dataset.index import MANIFEST
+from understudy.durable import make_folder, write_file
 from understudy.episode import SUCCESS
 from understudy.errors import ConfigError
 from understudy.evaluate import Evaluation, agent_for, compare, evaluate
@@ -18,6 +20,7 @@ from understudy.inference import FeedForwardConfig, load_predictor
 from understudy.recipe import TrainConfig
 from understudy.report import StudyPoint, write_run_report
 from understudy.report.films import film_evaluation
+from understudy.report.run_files import evaluations_folder, read_evaluations
 from understudy.sim import expert_for
 from understudy.worlds import make_env
 
@@ -26,6 +29,7 @@ DEMONSTRATIONS = (5, 15, 50)
 NOISES = (0.0, TrainConfig().observation_noise)
 STARTS = 100
 _EVALUATION = "PickPlace-v0"
+_MARK = "demo.txt"
 
 
 class Bar(Protocol):
@@ -34,8 +38,8 @@ class Bar(Protocol):
     def start(self, what: str, total: int) -> None:
         """Begins a part of `total` units."""
 
-    def at(self, done: int, note: str = "") -> None:
-        """Says how many units are done."""
+    def at(self, done: int, note: str | None = None) -> None:
+        """Says how many units are done; without a note, the last one stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class _Chapter:
 
 
 def tell(out: Path, *, seed: int, workers: int, say: Callable[[str], None], progress: Bar) -> Path:
-    """Runs the story in a new folder and returns its report.
+    """Runs the story in a new folder, or goes on with one that was interrupted, and returns its report.
 
     Args:
         out: folder for the data, a run for each policy, and the report.
@@ -65,10 +69,12 @@ def tell(out: Path, *, seed: int, workers: int, say: Callable[[str], None], prog
         progress: shows how far a part is.
 
     Raises:
-        ConfigError: the folder is not empty.
+        ConfigError: the folder holds something else, or was begun with another seed.
     """
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and any(out.iterdir()) and not (out / _MARK).exists():
         raise ConfigError(f"{out} is not empty; choose another folder with --out, or remove it")
+    make_folder(out)
+    write_file(out / _MARK, b"`understudy demo` goes on in this folder where it was interrupted.\n")
     say(f"1. A scripted expert demonstrates {max(DEMONSTRATIONS)} times how to put the cube on the target ({WORLD}).")
     demonstrations = _record(out / "data", progress)
     say("\n2. What is in the data?")
@@ -101,12 +107,12 @@ def _record(folder: Path, progress: Bar) -> Dataset:
     env = make_env(WORLD)
     count = max(DEMONSTRATIONS)
     progress.start("recording", count)
-    with Dataset.create(folder, env) as dataset:
-        wins = 0
-        saved = record(env, Demonstrator(expert_for(env, "scripted")), dataset, seeds=range(count))
-        for done, (_, episode) in enumerate(saved, 1):
-            wins += episode.success == SUCCESS
-            progress.at(done, f"{wins} succeeded")
+    with Dataset.open(folder) if (folder / MANIFEST).exists() else Dataset.create(folder, env) as dataset:
+        dataset.writer().begin()  # an episode whose save was interrupted is taken up before anybody counts them
+        seeds = range(len(dataset), count)
+        for row, _ in record(env, Demonstrator(expert_for(env, "scripted")), dataset, seeds=seeds):
+            wins = sum(each.success == SUCCESS for each in dataset.rows)
+            progress.at(row.seed + 1, f"{wins} succeeded")
     env.close()
     return Dataset.open(folder)
 
@@ -125,8 +131,12 @@ def _clone_and_measure(
     def show(log: TrainLog) -> None:
         progress.at(log.step, f"loss {log.loss:.4f}, held out {log.held_out_loss:.4f}")
 
-    train(FeedForward.for_data(dataset, FeedForwardConfig(), seed=seed), dataset, config, run=run, on_log=show)
-    (run / "health.json").write_text(json.dumps(diagnose(dataset).to_json()))
+    policy = FeedForward.for_data(dataset, FeedForwardConfig(), seed=seed)
+    train(policy, dataset, config, run=run, resume=True, on_log=show, on_step=progress.at)
+    write_file(run / "health.json", json.dumps(diagnose(dataset).to_json()).encode())
+    earlier = read_evaluations(run)
+    if _EVALUATION in earlier:
+        return earlier[_EVALUATION]
     progress.start("evaluating", STARTS)
     result = evaluate(
         WORLD,
@@ -135,6 +145,6 @@ def _clone_and_measure(
         workers=workers,
         on_trial=lambda trial: progress.at(trial.index + 1),
     )
-    (run / "evaluations").mkdir()
-    (run / "evaluations" / f"{_EVALUATION}.json").write_text(json.dumps(result.to_json()))
+    make_folder(evaluations_folder(run))
+    write_file(evaluations_folder(run) / f"{_EVALUATION}.json", json.dumps(result.to_json()).encode())
     return result

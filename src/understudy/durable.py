@@ -7,6 +7,7 @@ The three system calls that can fail on a full or broken disk go through the fun
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -18,6 +19,23 @@ from understudy.errors import StorageError
 
 _WRITE_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 TEMPORARY_SUFFIX = ".tmp"
+_MORE_SPACE = "free some space or use another disk, then try again"
+_PERMISSION = "get the permission for it, or name another place"
+_IN_THE_WAY = "move away what lies there, or name another place"
+_ADVICE = {
+    errno.ENOSPC: _MORE_SPACE,
+    errno.EDQUOT: _MORE_SPACE,
+    errno.EFBIG: _MORE_SPACE,
+    errno.EIO: "the disk may be broken: use another one",
+    errno.EACCES: _PERMISSION,
+    errno.EPERM: _PERMISSION,
+    errno.EROFS: _PERMISSION,
+    errno.EISDIR: _IN_THE_WAY,
+    errno.ENOTDIR: _IN_THE_WAY,
+    errno.EEXIST: _IN_THE_WAY,
+    errno.ENOTEMPTY: _IN_THE_WAY,
+    errno.ENAMETOOLONG: "give a shorter name",
+}
 
 
 def write_file(path: str | os.PathLike[str], data: bytes) -> None:
@@ -32,7 +50,7 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
             step (making the rename durable) failed, in which case the new file is there whole.
     """
     final = Path(path)
-    temporary = final.parent / f".{final.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+    temporary = _beside(final)
     with storage_errors(f"saving {final.name}"):
         try:
             descriptor = os.open(temporary, _WRITE_NEW, 0o644)
@@ -130,7 +148,7 @@ def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> No
     """
     final = Path(path)
     make_folder(final.parent)
-    temporary = final.parent / f".{final.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+    temporary = _beside(final)
     with storage_errors(f"saving {final.name}"):
         try:
             temporary.mkdir()
@@ -141,6 +159,20 @@ def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> No
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         sync_folder(final.parent)
+
+
+def prove_writable(path: str | os.PathLike[str]) -> None:
+    """Makes the folder of `path` and tries whether a file could be written there, which leaves nothing behind.
+
+    Raises:
+        StorageError: it could not.
+    """
+    final = Path(path)
+    make_folder(final.parent)
+    trial = _beside(final)
+    with storage_errors(f"writing {final}"):
+        os.close(os.open(trial, _WRITE_NEW, 0o644))
+        trial.unlink()
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -175,10 +207,12 @@ def storage_errors(what: str) -> Iterator[None]:
     except StorageError:
         raise
     except OSError as error:
-        raise StorageError(
-            f"{what} failed: {error.strerror or error}; free some space or use another disk, then try again "
-            "(what was saved before is untouched)"
-        ) from error
+        raise StorageError(f"{what} failed: {in_words(error)} (what was saved before is untouched)") from error
+
+
+def in_words(error: OSError) -> str:
+    """What the operating system refused, and what to do about that."""
+    return f"{error.strerror or error}; {_ADVICE.get(error.errno or 0, 'name another place, then try again')}"
 
 
 def is_regular(path: Path) -> bool:
@@ -187,6 +221,11 @@ def is_regular(path: Path) -> bool:
         return stat.S_ISREG(os.lstat(path).st_mode)
     except OSError:
         return False
+
+
+def _beside(final: Path) -> Path:
+    """A new name for a temporary file or folder in the same folder, from where it can be renamed."""
+    return final.parent / f".{final.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
 
 
 def _sync_path(path: Path, flags: int) -> None:

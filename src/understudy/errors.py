@@ -11,13 +11,15 @@
     ├── PolicyError          a policy folder that cannot be loaded
     ├── ExpertError          an expert that answered nothing, NaN, or the wrong size
     ├── ActionError          an agent that asked for something that is no action
-    ├── WorldError           an environment that returned what it may not (NaN, wrong size)
+    ├── WorldError           an environment that raised, or returned what it may not (NaN, wrong size)
     ├── WorkerError          a worker process that died or hung
     └── MissingDependency    an optional package or system library that is not installed
 
-The command line prints the message of any of these on one line and exits with code 2. Anything else is a bug and
-keeps its traceback.
+The command line prints the message of any of these, and of an OSError, on one line and exits with code 2. Anything
+else is a bug and keeps its traceback.
 """
+
+import math
 
 
 class UnderstudyError(Exception):
@@ -26,6 +28,17 @@ class UnderstudyError(Exception):
 
 class ConfigError(UnderstudyError):
     """An option has a value that cannot work."""
+
+
+def require_within(name: str, value: float | None, low: float, high: float = math.inf) -> None:
+    """Refuses an option whose value lies outside of [low, high], and says what is accepted; None was not given.
+
+    Raises:
+        ConfigError: the value is out of range, or no number.
+    """
+    if value is not None and not low <= value <= high:
+        accepted = f"{low:.15g} or more" if high == math.inf else f"{low:.15g} to {high:.15g}"
+        raise ConfigError(f"{name} is {value}; accepted: {accepted}")
 
 
 class SpecMismatch(UnderstudyError, ValueError):
@@ -65,7 +78,7 @@ class ActionError(UnderstudyError, ValueError):
 
 
 class WorldError(UnderstudyError, ValueError):
-    """An environment returned something that is not an observation or a reward."""
+    """An environment raised, or returned something that is not an observation or a reward."""
 
 
 class WorkerError(UnderstudyError, RuntimeError):

@@ -13,9 +13,10 @@ import numpy as np
 
 from understudy.agent import Agent
 from understudy.episode import SUCCESS, UNKNOWN, Episode
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, require_within
 from understudy.execution import PolicyAgent
 from understudy.inference import Predictor
+from understudy.recipe import LARGEST_SEED
 from understudy.rollout import rollouts
 from understudy.spec import Spec, spec_of
 from understudy.statistics import ChannelStatistics
@@ -23,6 +24,7 @@ from understudy.worlds import World, make_env
 
 EVALUATION_SEED = 10_000
 SUSTAINED_STEPS = 25
+MOST_EPISODES = 1_000_000
 _RANGE_MARGIN = 0.1
 _OPTIONS = ("execute", "ensemble_decay", "env_arguments")
 
@@ -212,12 +214,12 @@ def evaluate(
         on_trial: called after each episode, in order.
 
     Raises:
-        ConfigError: `episodes` is below 1, or an option of the execution is out of range.
+        ConfigError: `episodes`, `seed` or an option of the execution is out of range.
         SpecMismatch: the policy was trained for other channels, another order, other units or another rate.
         WorkerError: a worker process died or hung.
     """
-    if episodes < 1:
-        raise ConfigError(f"episodes is {episodes}; at least 1 is needed")
+    require_within("episodes", episodes, 1, MOST_EPISODES)
+    require_within("seed", seed, 0, LARGEST_SEED)
     spec = world_spec(world)
     policy.spec.require(spec, what=spec.env_id, against="the policy")
     statistics = getattr(policy, "statistics", None)

@@ -8,7 +8,6 @@ A policy for execution is a pure function `predict(observations (history, D)) ->
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,13 +17,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.errors import ConfigError, PolicyError
+from understudy.errors import ConfigError, PolicyError, require_within
 from understudy.policy_file import PolicyFile, read_policy, require_array
 from understudy.spec import Spec
 
 ACTIVATIONS = ("relu", "tanh")
 HEADS = ("absolute", "squared", "gaussian")
-_MOST_MEMBERS = 1000
+MOST_MEMBERS = 100
+_WIDEST, _DEEPEST = 65_536, 100
+_LONGEST = 1000  # a batch of windows of this length still fits into memory
+_SMALLEST_LIMIT, _LARGEST_LIMIT = 1e-3, 1e6
 
 
 class Predictor(Protocol):
@@ -76,18 +78,20 @@ class FeedForwardConfig:
     input_limit: float = 5.0
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.hidden) <= 100 or not all(
-            type(size) is int and 1 <= size <= 65_536 for size in self.hidden
+        if not 1 <= len(self.hidden) <= _DEEPEST or not all(
+            type(size) is int and 1 <= size <= _WIDEST for size in self.hidden
         ):
-            raise ConfigError(f"hidden is {str(self.hidden)[:80]}; give the sizes of 1 to 100 layers, like 256 256")
+            raise ConfigError(
+                f"hidden is {str(self.hidden)[:80]}; accepted: 1 to {_DEEPEST} layers of 1 to {_WIDEST} units"
+            )
         for name, accepted in (("activation", ACTIVATIONS), ("head", HEADS)):
             if getattr(self, name) not in accepted:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; accepted: {', '.join(accepted)}")
         for name in ("history", "horizon"):
-            if type(getattr(self, name)) is not int or not 1 <= getattr(self, name) <= 10_000:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; a whole number of 1 or more is needed")
-        if not 0 < self.input_limit < math.inf:
-            raise ConfigError(f"input_limit is {self.input_limit}; it is above 0")
+            if type(getattr(self, name)) is not int:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; accepted: whole numbers")
+            require_within(name, getattr(self, name), 1, _LONGEST)
+        require_within("input_limit", self.input_limit, _SMALLEST_LIMIT, _LARGEST_LIMIT)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -226,8 +230,8 @@ def ensemble_member(file: PolicyFile) -> tuple[int, PolicyFile]:
         PolicyError: it does not name its member, has too few or too many, or is an ensemble of ensembles.
     """
     count, member = file.architecture.get("members"), file.architecture.get("member")
-    if not isinstance(member, dict) or type(count) is not int or not 2 <= count <= _MOST_MEMBERS:
-        raise PolicyError(f"an ensemble names its member and how many there are, 2 to {_MOST_MEMBERS}")
+    if not isinstance(member, dict) or type(count) is not int or not 2 <= count <= MOST_MEMBERS:
+        raise PolicyError(f"an ensemble names its member and how many there are, 2 to {MOST_MEMBERS}")
     kind, architecture = member.get("kind"), member.get("architecture")
     if not isinstance(kind, str) or kind == "ensemble" or not isinstance(architecture, dict):
         raise PolicyError("the member of an ensemble has a kind, other than ensemble, and an architecture")

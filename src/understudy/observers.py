@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
+import io
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.errors import ConfigError, MissingDependency, StorageError
+from understudy.durable import make_folder, write_file
+from understudy.errors import ConfigError, MissingDependency
 from understudy.rollout import Observer, Step
 from understudy.spec import spec_of
 
@@ -37,7 +38,8 @@ class Video(Observer):
     """Writes what `env.render()` shows into one MP4 (H.264, yuv420p, index first, so that any browser plays it).
 
     The file holds the episodes it sees, one after the other, in real time. It appears under its name when `close` is
-    called or the `with` block ends, also after an interruption; before that it is `NAME.part`.
+    called or the `with` block ends, also after an interruption, whole or not at all; before that it is in memory (a
+    few hundred kilobytes for a minute of a small picture).
 
     Args:
         path: of the file; one that exists is replaced.
@@ -63,7 +65,7 @@ class Video(Observer):
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} of a video is {value}; it must be above 0")
         self.path = Path(path)
-        self._part = self.path.with_name(self.path.name + ".part")
+        self._film = io.BytesIO()  # no file: libav crashes where a disk is full
         self._every, self._fps = every, fps
         self._size = (width, height)
         self._container: Any = None
@@ -92,25 +94,20 @@ class Video(Observer):
         if self._container is None:
             return
         container, self._container = self._container, None
-        try:
-            container.mux(self._stream.encode(None))
-            container.close()
-            os.replace(self._part, self.path)
-        except OSError as error:
-            raise StorageError(f"the video {self.path} cannot be finished: {error}") from error
+        container.mux(self._stream.encode(None))
+        container.close()
+        make_folder(self.path.parent)
+        write_file(self.path, self._film.getvalue())
 
     def _add(self, env: gym.Env[Any, Any]) -> None:
         picture = _picture(env)
         av = _pyav()
-        try:
-            if self._container is None:
-                self._open(av, env, picture)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame = frame.reformat(self._stream.width, self._stream.height, "yuv420p")
-            frame.pts, frame.time_base = self._frames, 1 / self._stream.codec_context.framerate
-            self._container.mux(self._stream.encode(frame))
-        except OSError as error:
-            raise StorageError(f"the video {self.path} cannot be written: {error}") from error
+        if self._container is None:
+            self._open(av, env, picture)
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        frame = frame.reformat(self._stream.width, self._stream.height, "yuv420p")
+        frame.pts, frame.time_base = self._frames, 1 / self._stream.codec_context.framerate
+        self._container.mux(self._stream.encode(frame))
         self._frames += 1
 
     def _open(self, av: Any, env: gym.Env[Any, Any], picture: NDArray[np.uint8]) -> None:
@@ -118,8 +115,14 @@ class Video(Observer):
         self._stride = self._every or max(1, round(control_hz / _WATCHABLE_HZ))
         fps = self._fps or control_hz / self._stride
         height, width, _ = picture.shape
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "faststart"})
+        # To put the index first, libav reads what it wrote, through a second file of the same content.
+        self._container = av.open(
+            self._film,
+            "w",
+            format="mp4",
+            options={"movflags": "faststart"},
+            io_open=lambda url, flags, options: io.BytesIO(self._film.getvalue()),
+        )
         self._stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         # Half as many rows and columns of colour as of brightness: both sizes must be even.
         self._stream.width, self._stream.height = (

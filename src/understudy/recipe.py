@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, require_within
+
+LARGEST_SEED = 2**32 - 1  # members of an ensemble draw from multiples of it, and generators take 64 bits
+MOST_THREADS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +56,18 @@ class TrainConfig:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "measure_every", "threads"):
-            _require(getattr(self, name) >= 1, self, name, "1 or more")
+        for name in ("steps", "batch_size", "measure_every"):
+            require_within(name, getattr(self, name), 1)
+        require_within("threads", self.threads, 1, MOST_THREADS)
         for name in ("learning_rate", "gradient_clip"):
             _require(0 < getattr(self, name) < math.inf, self, name, "above 0")
         for name in ("weight_decay", "observation_noise"):
             _require(0 <= getattr(self, name) < math.inf, self, name, "0 or more")
         for name in ("warmup", "ema", "held_out"):
             _require(0 <= getattr(self, name) < 1, self, name, "0 or more and below 1")
-        _require(self.lead is None or 0 <= self.lead <= 1000, self, "lead", "0 to 1000")
+        require_within("lead", self.lead, 0, 1000)
         _require(self.keep in ("last", "best"), self, "keep", "last or best")
-        _require(self.seed >= 0, self, "seed", "0 or more")
+        require_within("seed", self.seed, 0, LARGEST_SEED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +100,10 @@ class DAggerConfig:
 
     def __post_init__(self) -> None:
         for name in ("rounds", "episodes"):
-            _require(getattr(self, name) >= 1, self, name, "1 or more")
-        _require(self.max_steps is None or self.max_steps >= 1, self, "max_steps", "1 or more")
-        _require(self.after_success is None or self.after_success >= 0, self, "after_success", "0 or more")
-        _require(self.progress_starts >= 0, self, "progress_starts", "0 or more")
+            require_within(name, getattr(self, name), 1)
+        require_within("max_steps", self.max_steps, 1)
+        require_within("after_success", self.after_success, 0)
+        require_within("progress_starts", self.progress_starts, 0)
         _require(self.cap is None or self.cap > 0, self, "cap", "above 0, in half-ranges of the actions")
 
 
@@ -109,4 +113,4 @@ def _require(holds: bool, config: TrainConfig | DAggerConfig, name: str, accepte
 
 
 # Labels belong to the observation they were given for: a lead would pair them with another, where the policy drove.
-DAGGER_RECIPE = TrainConfig(steps=4_000, lead=0)
+DAGGER_RECIPE = TrainConfig(steps=6_000, learning_rate=2e-3, lead=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,9 +16,9 @@ from threadpoolctl import ThreadpoolController
 
 from understudy.agent import Agent, Command, Driver
 from understudy.episode import FAILURE, SUCCESS, UNKNOWN, Episode
-from understudy.errors import ActionError, ConfigError, ExpertError, WorldError
+from understudy.errors import ActionError, ConfigError, ExpertError, UnderstudyError, WorldError, require_within
 from understudy.spec import flatten, spec_of
-from understudy.workers import PATIENCE_S, Beat, Pool
+from understudy.workers import MOST_WORKERS, PATIENCE_S, Beat, Pool
 from understudy.worlds import World, make_env
 
 
@@ -93,7 +94,7 @@ def rollout(
     Raises:
         ActionError: the agent asked for NaN, infinity or the wrong number of channels.
         ExpertError: the expert's label is not finite or has the wrong number of channels.
-        WorldError: the world returned an observation, a reward or an executed action that is not finite.
+        WorldError: the world raised, or returned an observation, a reward or an executed action that is not finite.
         ConfigError: the action space is no box of one row, or `max_steps` is below 1.
     """
     observers = tuple(observers)
@@ -101,7 +102,12 @@ def rollout(
     if max_steps is not None and max_steps < 1:
         raise ConfigError(f"max_steps is {max_steps}; an episode has at least 1 step")
     space = env.observation_space
-    raw, _ = env.reset(seed=seed, options=options)
+    try:
+        raw, _ = env.reset(seed=seed, options=options)
+    except UnderstudyError:
+        raise
+    except Exception as error:
+        raise _raised(error, "reset") from error
     observation = _observed(env, space, raw, 0)
     agent.reset(seed)
     for observer in observers:
@@ -114,9 +120,14 @@ def rollout(
         # Agent and world get copies: either may write into what it is given, and the record must not change.
         command = _kept(env, agent.act(observation.copy()), low.shape)
         clipped = np.minimum(np.maximum(command.action, low), high)
-        raw, reward, terminated, truncated, info = env.step(clipped.copy())
-        next_time_s = time.monotonic() - start_s  # before anybody looks at the step, which takes time too
         index = len(steps)
+        try:
+            raw, reward, terminated, truncated, info = env.step(clipped.copy())
+        except UnderstudyError:
+            raise
+        except Exception as error:
+            raise _raised(error, f"step {index + 1}") from error
+        next_time_s = time.monotonic() - start_s  # before anybody looks at the step, which takes time too
         next_observation = _observed(env, space, raw, index + 1)
         executed = _executed(env, info, clipped)
         if not math.isfinite(reward):
@@ -158,11 +169,10 @@ def rollouts(
         patience_s: a worker that has not stepped for so long is hung.
 
     Raises:
-        ConfigError: `workers` is below 1, or the agent cannot be sent to another process.
+        ConfigError: `workers` is out of range, or the agent cannot be sent to another process.
         WorkerError: a worker died, hung or raised; it names the worker and the seed it was running.
     """
-    if workers < 1:
-        raise ConfigError(f"workers is {workers}; at least 1 is needed")
+    require_within("workers", workers, 1, MOST_WORKERS)
     jobs = [_Job(int(seed), options[index] if options else None) for index, seed in enumerate(seeds)]
     runner = _Runner(world, agent, max_steps)
     if workers == 1 or len(jobs) <= 1:
@@ -221,6 +231,14 @@ class _Heartbeat(Observer):
 
     def on_step(self, env: gym.Env[Any, Any], step: Step) -> None:
         self._beat()
+
+
+def _raised(error: Exception, when: str) -> WorldError:
+    """What a world raised, with when and where in its code."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return WorldError(
+        f"the world raised {type(error).__name__}: {error} at {when} ({place.filename}, line {place.lineno})"
+    )
 
 
 def _action_limits(env: gym.Env[Any, Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

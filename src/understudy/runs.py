@@ -35,15 +35,15 @@ class Run:
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"{self.path} is a file; --out names a folder")
         begun = (self.path / "config.json").exists()
-        if begun and resume:
-            self._require_same(config)
-        elif self.path.exists() and any(not item.name.endswith(TEMPORARY_SUFFIX) for item in self.path.iterdir()):
-            hint = "continue it with --resume or choose another folder" if begun else "choose another folder"
-            raise ConfigError(f"{self.path} is not empty; {hint}")
-        else:
+        if self._holds_nothing():
             make_folder(self.path)
             write_file(self.path / "config.json", json.dumps(config, indent=1).encode())
             write_file(self.path / "metrics.jsonl", b"")
+        elif begun and resume:
+            self._require_same(config)
+        else:
+            hint = "continue it with --resume or choose another folder" if begun else "choose another folder"
+            raise ConfigError(f"{self.path} is not empty; {hint}")
         (self.path / "checkpoints").mkdir(exist_ok=True)
 
     @property
@@ -69,11 +69,28 @@ class Run:
         rows = [row for row in read_metrics(self.path) if row.get("step", 0) <= step]
         write_file(self.path / "metrics.jsonl", "".join(map(_line, rows)).encode())
 
+    def _holds_nothing(self) -> bool:
+        """Whether the folder is new or empty, or has only what a job leaves that failed before its first checkpoint."""
+        if not self.path.exists():
+            return True
+        names = {item.name for item in self.path.iterdir() if not item.name.endswith(TEMPORARY_SUFFIX)}
+        checkpoints = self.path / "checkpoints"
+        return (
+            names <= {"config.json", "metrics.jsonl", "checkpoints"}
+            and not read_metrics(self.path)
+            and not (checkpoints.exists() and any(checkpoints.iterdir()))
+        )
+
     def _require_same(self, config: Mapping[str, Any]) -> None:
         before = _leaves(json.loads((self.path / "config.json").read_text()))
         now = _leaves(json.loads(json.dumps(config)))
         for key in sorted(before.keys() | now.keys()):
             # How the data were named does not matter; what is in them does, and has a fingerprint of its own.
+            if key == "data_fingerprint" and before.get(key) != now.get(key):
+                raise ConfigError(
+                    f"the data changed since {self.path} was begun; a resumed run needs the same episodes, so undo the "
+                    "change (`Dataset.undo`) or choose another folder"
+                )
             if key != "data" and before.get(key) != now.get(key):
                 raise ConfigError(
                     f"{self.path} was begun with {key} = {before.get(key)!r}, now it is {now.get(key)!r}; "

@@ -54,6 +54,7 @@ def train(
     run: Path | str | None = None,
     resume: bool = False,
     on_log: Callable[[TrainLog], None] = lambda log: None,
+    on_step: Callable[[int], None] = lambda step: None,
     notes: Mapping[str, Any] | None = None,
 ) -> Policy:
     """A new policy, trained on the dataset; `policy` itself stays as it is.
@@ -69,6 +70,7 @@ def train(
         run: folder for metrics, checkpoints and the policy; nothing is written without it.
         resume: continue the run in that folder; the result is the same bytes as without the interruption.
         on_log: called after each measurement.
+        on_step: called before each step with the number of those done, to show progress between measurements.
         notes: kept in the run's config.
 
     Raises:
@@ -102,7 +104,7 @@ def train(
     if folder and resume:
         folder.rewind(job.step)
     with torch_threads(config.threads):
-        for log in job.run():
+        for log in job.run(on_step):
             if folder:
                 # Metrics first: a resumed job forgets rows after its checkpoint, and could not write those before it.
                 folder.log({**asdict(log), "lr": job.learning_rate(log.step - 1)})
@@ -125,7 +127,9 @@ def _windows(
         return Windows(dataset, policy.history, policy.horizon, lead=lead, clip=config.clip_targets, device=device)
 
     windows = cut(training, config.lead)
-    return windows, cut(held_out, windows.lead) if len(held_out) else None
+    # Held-out episodes that the policy drove unasked have nothing to measure on.
+    advised = any(episode.targets()[1].any() for episode in held_out)
+    return windows, cut(held_out, windows.lead) if advised else None
 
 
 class _Job:
@@ -148,13 +152,14 @@ class _Job:
         self._noise = torch.from_numpy(noise).to(self._parameters[0].device)
         self.step = 0
 
-    def run(self) -> Iterator[TrainLog]:
+    def run(self, on_step: Callable[[int], None]) -> Iterator[TrainLog]:
         """Trains to the end, with a log after each `measure_every` steps."""
         config = self._config
         while self.step < config.steps:
             begun, begun_s, total = self.step, time.perf_counter(), torch.zeros((), device=self._noise.device)
             until = min(config.steps, (self.step // config.measure_every + 1) * config.measure_every)
             while self.step < until:
+                on_step(self.step)
                 total += self._update()
                 self.step += 1
             duration_s = time.perf_counter() - begun_s

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 import traceback
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
@@ -19,6 +20,7 @@ from understudy.errors import ConfigError, UnderstudyError, WorkerError
 
 Beat = Callable[[], None]
 PATIENCE_S = 4.5
+MOST_WORKERS = 1024
 _BUILD_PATIENCE_S = 60.0
 _POLL_S = 0.1
 _JOIN_S = 5.0
@@ -230,6 +232,8 @@ def _work(connection: Connection, heartbeat: Any) -> None:
     """The life of a worker process: takes its runner, then jobs, until the pipe closes."""
     # Ctrl-C reaches the whole group; the process in front decides, and ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # It built the same world before, so whoever should know of its warnings does.
+    warnings.simplefilter("ignore")
 
     def beat() -> None:
         heartbeat.value = time.monotonic()

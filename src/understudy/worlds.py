@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import sys
 import warnings
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from understudy.errors import ConfigError, MissingDependency
+from understudy.errors import ConfigError, MissingDependency, UnderstudyError
 
 World = str | Callable[[], gym.Env[Any, Any]]
 
@@ -28,13 +29,15 @@ def make_env(world: World, *, allow_module: bool = False, **arguments: Any) -> g
         arguments: passed to the world (`reward="shaped"`, `render_mode="rgb_array"`).
 
     Raises:
-        ConfigError: nobody has registered the id, or the world refuses an argument.
+        ConfigError: nobody has registered the id, its module cannot be imported, or the world refuses an argument.
         MissingDependency: the package that has the world is not installed.
     """
     if isinstance(world, str):
         _register(world)
         if ":" in world and not allow_module:
             raise ConfigError(f"{world!r} would import a module; give such an id with --env on the command line only")
+        if ":" in world:
+            _import(world.partition(":")[0])
     if "render_mode" in arguments:
         from understudy.sim.rendering import choose_backend
 
@@ -48,13 +51,24 @@ def make_env(world: World, *, allow_module: bool = False, **arguments: Any) -> g
             raise MissingDependency(f"{world} cannot be built here: {error}") from error
         close = difflib.get_close_matches(str(world), gym.registry, n=3, cutoff=0.4) or ["understudy/PickPlace-v0"]
         raise ConfigError(f"no world is called {world!r}; close to it: {', '.join(close)}") from error
-    except TypeError as error:
-        if not arguments:
+    except (TypeError, ValueError, AssertionError) as error:
+        if not arguments or isinstance(error, UnderstudyError):
             raise
         raise ConfigError(f"{world} refuses its arguments {arguments}: {error}") from error
     if arguments.get("render_mode") == "rgb_array":
         _speed_up_pictures(env)
     return env
+
+
+def _import(module: str) -> None:
+    """Runs the code of a module that registers worlds, which a person has named."""
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # whatever that code raises is the reason why there is no world
+        raise ConfigError(
+            f"the module {module!r} cannot be imported ({type(error).__name__}: {error}); it and what it imports must "
+            "lie in the current folder or in one of PYTHONPATH, or be installed"
+        ) from error
 
 
 def _register(world: str) -> None:

@@ -250,7 +250,7 @@ def test_what_cannot_be_imported_is_named(tmp_path):
 
 def test_minari_that_is_not_installed_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "minari", None)
-    with pytest.raises(MissingDependency, match=r"understudy\[minari\]"):
+    with pytest.raises(MissingDependency, match=r"pip install -e .*\[minari\]"):
         import_dataset("minari:D4RL/door/human-v2", tmp_path / "out")
 
 

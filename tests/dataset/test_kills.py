@@ -16,7 +16,7 @@ from dataset.arms import PacedWorld, Wanderer
 from understudy.agent import Demonstrator
 from understudy.dataset import Dataset, DatasetWarning, Journal, record
 from understudy.dataset.journal_file import JOURNAL
-from understudy.errors import DatasetLocked
+from understudy.errors import DatasetLocked, WorldError
 from understudy.rollout import rollout
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -184,7 +184,7 @@ def test_a_rollout_that_failed_is_kept_as_partial_by_the_next_one(tmp_path):
     world = Broken(length=12)
     with Dataset.create(tmp_path / "a", world) as dataset:
         for seed in (1, 2):
-            with pytest.raises(RuntimeError):
+            with pytest.raises(WorldError):
                 list(record(world, Demonstrator(Wanderer()), dataset, seeds=[seed]))
         assert [(row.seed, row.length, row.partial) for row in dataset.include_partial().rows] == [(1, 5, True)]
     with Dataset.open(tmp_path / "a") as dataset:

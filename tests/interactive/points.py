@@ -1,24 +1,23 @@
 """A point that spirals to the origin: a world that two demonstrations do not teach, and a few rounds do."""
 
 import math
-from dataclasses import dataclass
-from dataclasses import field as field_
+from dataclasses import dataclass, field
 
 import gymnasium as gym
 import numpy as np
 
-from understudy.agent import Demonstrator, Driver
+from understudy.agent import Demonstrator
 from understudy.dataset import Dataset, record
-from understudy.interactive import DAggerGate, EnsembleGate, HGGate, LazyGate, SafeGate, ThriftyGate
+from understudy.interactive import gate_for
 from understudy.interactive.tick import Gate
 from understudy.policies import Ensemble, FeedForward, FeedForwardConfig
 from understudy.recipe import DAggerConfig, TrainConfig
-from understudy.spec import Channel, Spec, spec_of
+from understudy.spec import Channel, spec_of
 from understudy.statistics import ChannelStatistics
 
 SHAPE = FeedForwardConfig(hidden=(32, 32))
 RECIPE = TrainConfig(
-    steps=250, batch_size=64, learning_rate=5e-3, measure_every=125, held_out=0.0, keep="last", ema=0.9, lead=0
+    steps=250, batch_size=64, learning_rate=5e-3, measure_every=125, held_out=0.1, keep="last", ema=0.9, lead=0
 )
 
 
@@ -96,7 +95,7 @@ class Script(Gate):
     name = "script"
     says: str = ""
     noise: float = 0.0
-    ticks: list = field_(default_factory=list, init=False, repr=False)
+    ticks: list = field(default_factory=list, init=False, repr=False)
 
     @property
     def expert_noise(self):
@@ -162,22 +161,27 @@ def shape(members=1, spec=None):
     return Ensemble.of(one, members) if members > 1 else one.initialized(0)
 
 
-GATE_AND_MEMBERS = {
-    "dagger": (DAggerGate, {}, 1),
-    "safe": (SafeGate, {"tau": 0.2}, 1),
-    "lazy": (LazyGate, {"tau": 0.2, "tau_back": 0.1}, 1),
-    "hg": (HGGate, {}, 1),
-    "thrifty": (ThriftyGate, {"budget": 0.1}, 2),
-    "ensemble": (EnsembleGate, {}, 2),
+# How each gate is tried here: its options, and the members of its policy.
+TRIED = {
+    "dagger": ({"schedule": "indicator"}, 1),
+    "safe": ({"tau": 0.2}, 1),
+    "lazy": ({"tau": 0.2, "tau_back": 0.1}, 1),
+    "hg": ({}, 2),
+    "thrifty": ({"budget": 0.1}, 2),
+    "ensemble": ({}, 2),
 }
 
 
 def gate_of(name):
-    kind, options, _ = GATE_AND_MEMBERS[name]
-    return kind(**options)
+    return gate_for(name, TRIED[name][0])
+
+
+def members_of(name):
+    return TRIED[name][1]
+
+
+def expert_of(name):
+    return Person() if name == "hg" else PointExpert()
 
 
 QUICK = DAggerConfig(rounds=2, episodes=6, progress_starts=0)
-
-__all__ = [name for name in globals() if not name.startswith("_")]
-assert Driver and Spec

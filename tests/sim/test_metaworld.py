@@ -18,7 +18,7 @@ from understudy.worlds import make_env
 
 needs_metaworld = pytest.mark.skipif(
     find_spec("metaworld") is None,
-    reason="Metaworld (190 MB with SciPy) is not installed: pip install 'understudy[metaworld]'",
+    reason="Metaworld (190 MB with SciPy) is not installed: pip install -e '.[metaworld]'",
 )
 # Tasks whose starts the library itself gets wrong, and one of each kind of object.
 TASKS = ("disassemble", "drawer-open", "hammer", "pick-place", "window-close")

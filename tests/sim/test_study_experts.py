@@ -9,7 +9,7 @@ from understudy.errors import ConfigError, ExpertError
 from understudy.rollout import rollout
 from understudy.sim.experts import expert_for
 from understudy.sim.study_experts import BiasedExpert, DelayedExpert, HumanConfig, NoisyExpert, SimulatedHuman
-from understudy.spec import Channel, Spec
+from understudy.spec import Channel, Spec, spec_of
 from understudy.worlds import make_env
 
 HZ = 20.0
@@ -257,6 +257,21 @@ def test_a_thought_that_is_no_number_is_refused():
     inside = Right(step=math.nan)
     with pytest.raises(ExpertError, match="Right answered nan"):
         SimulatedHuman(inside, SPEC).watch(X, MIDDLE)
+
+
+def test_what_a_person_compares_while_watching_is_no_label(bundled):
+    """The script inside is asked at every step, and the episode has labels only where the person drove."""
+    from tests.interactive.points import Drives
+    from understudy.interactive import GatedAgent, HGGate
+
+    right = expert_for(bundled, "scripted")
+    person = SimulatedHuman(right, spec_of(bundled), HumanConfig(reaction_s=0.5))
+    still = Drives(lambda seen: np.zeros((1, len(seen), bundled.action_space.shape[0])), spec_of(bundled))
+    episode = rollout(bundled, GatedAgent(still, person, HGGate()), seed=0, max_steps=60)
+    assert (episode.labelled == (episode.driver == Driver.EXPERT)).all()
+    assert 0 < episode.labelled.sum() < len(episode)
+    reaction = round(0.5 * spec_of(bundled).control_hz)
+    assert not episode.labelled[: reaction - 1].any(), "nobody takes over before the reaction time is over"
 
 
 @pytest.fixture(scope="module")

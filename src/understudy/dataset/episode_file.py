@@ -75,9 +75,11 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]], *, what: str) -> Episode:
             raise DataError(f"{what} has no array {name!r}; it has {', '.join(sorted(arrays)) or 'none'}")
     observations, actions = arrays["observations"], arrays["actions"]
     if observations.ndim != 2 or actions.ndim != 2 or len(observations) != len(actions) or not actions.size:
+        one_more = observations.ndim == actions.ndim == 2 and len(observations) == len(actions) + 1
+        last = "; save the last observation as final_observation (D,) instead" if one_more else ""
         raise DataError(
             f"{what} has observations {observations.shape} and actions {actions.shape}; (T, D) and (T, A) with the "
-            "same T of at least 1 are needed"
+            f"same T of at least 1 are needed{last}"
         )
     if not observations.shape[1]:
         raise DataError(f"{what} has observations without channels")

@@ -74,10 +74,15 @@ class Folder:
         lines.read_manifest(lines.manifest_bytes(spec, 0))
         if path.exists() and not _is_unfinished(path):
             raise DataError(f"{path} is not empty; name a new folder, or open this one with Dataset.open")
-        make_folder(path / EPISODES)
-        write_file(path / INDEX, b"")
-        # The manifest comes last: a folder without it is no dataset yet, and may be created again.
-        write_file(path / MANIFEST, lines.manifest_bytes(spec, 0))
+        existed = path.exists()
+        try:
+            make_folder(path / EPISODES)
+            write_file(path / INDEX, b"")
+            # The manifest comes last: a folder without it is no dataset yet, and may be created again.
+            write_file(path / MANIFEST, lines.manifest_bytes(spec, 0))
+        except BaseException:  # a full disk, Ctrl-C: nothing was asked of it yet, so nothing of it stays
+            remove_dataset(path, folder_too=not existed)
+            raise
         return cls(path)
 
     def rows(self) -> tuple[Row, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from understudy.dataset.archive import read_bytes
 from understudy.dataset.bare import BareFolder
 from understudy.dataset.episode_file import from_arrays
 from understudy.dataset.folder import remove_dataset
-from understudy.dataset.index import MANIFEST
+from understudy.dataset.index import MANIFEST, Row
 from understudy.dataset.pickles import LARGEST_PICKLE, read_pickle
 from understudy.dataset.store import Dataset
 from understudy.durable import is_regular
@@ -27,7 +27,11 @@ _MINARI = "minari:"
 
 
 def import_dataset(
-    source: str | os.PathLike[str], out: str | os.PathLike[str], env_spec: Spec | None = None
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    env_spec: Spec | None = None,
+    *,
+    on_row: Callable[[Row], None] = lambda row: None,
 ) -> Dataset:
     """A new dataset with the episodes of `source`, which is left as it is; whole, or not at all.
 
@@ -36,6 +40,7 @@ def import_dataset(
             read without unpickling); the folder of a Minari dataset; or `minari:ID` to download one.
         out: a new folder.
         env_spec: spec of the world the episodes come from; where not given, what the source states, or sizes only.
+        on_row: called after each episode.
 
     Returns:
         The dataset, with the writer's lock released.
@@ -62,7 +67,7 @@ def import_dataset(
     with Dataset.create(out, spec) as dataset:
         try:
             for episode in chain([first], episodes):
-                dataset.append(episode)
+                on_row(dataset.append(episode))
         except DatasetLocked:  # somebody else writes to it already: it is theirs now
             raise
         except BaseException:  # Ctrl-C included: the first half of a source must not pass for the whole

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from understudy.dataset.journal_file import JOURNAL, MAGIC, frame, head_record, step_record, step_type
 from understudy.dataset.store import Dataset
-from understudy.durable import remove_file, storage_errors, write_all
+from understudy.durable import in_words, remove_file, storage_errors, write_all
 from understudy.episode import Episode
 from understudy.errors import StorageError
 from understudy.rollout import Observer, Step
@@ -81,7 +81,7 @@ class Journal(Observer):
         if self._sync.error is not None:
             error = self._sync.error
             self._stop()
-            raise StorageError(f"making the journal durable failed: {error.strerror}; free some space") from error
+            raise StorageError(f"making the journal durable failed: {in_words(error)}") from error
         with storage_errors("writing the journal"):
             write_all(self._descriptor, record)
         self._sync.pending.set()

@@ -187,5 +187,5 @@ def _import(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise MissingDependency(
-            f"{name} is not installed; it is needed for Minari's datasets: pip install 'understudy[minari]'"
+            f'{name} is not installed; it is needed for Minari\'s datasets: pip install -e ".[minari]" in a clone'
         ) from error

@@ -47,7 +47,7 @@ def record(
         DatasetLocked: another process writes to the dataset.
         StorageError: the disk is full or failed.
     """
-    dataset.spec.require(spec_of(env), what="the world", against=str(dataset.path))
+    dataset.require_same_task(spec_of(env), what="the world")
     looking = tuple(observers)
     for index, seed in enumerate(seeds):
         chosen = options[index] if options else None

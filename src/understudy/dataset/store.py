@@ -17,7 +17,7 @@ from understudy.dataset.index import MANIFEST, Row, fingerprint
 from understudy.dataset.joined import Joined
 from understudy.durable import is_regular
 from understudy.episode import Episode
-from understudy.errors import ConfigError, DataError
+from understudy.errors import ConfigError, DataError, SpecMismatch
 from understudy.spec import Spec, spec_of
 
 
@@ -206,11 +206,11 @@ class Dataset:
         """Copies the episodes of another dataset behind those of this one; `undo` takes all of them back.
 
         Raises:
-            SpecMismatch: the other one has other channels, units or another rate.
+            SpecMismatch: the other one is of another world, or has other channels, units or another rate.
             DatasetLocked: another process writes to this dataset.
             StorageError: the disk is full or failed; none of the episodes counts.
         """
-        self.spec.require(other.spec, what=str(other.path), against=str(self.path))
+        self.require_same_task(other.spec, what=str(other.path))
         writer = self.writer()
         writer.begin()
         first = writer.index.next_id
@@ -218,6 +218,21 @@ class Dataset:
         if rows:
             writer.edit({"op": "merged", "group": first})
         return rows
+
+    def require_same_task(self, spec: Spec, *, what: str) -> None:
+        """Refuses what may not be written here: other channels, units or another rate, or the id of another world.
+
+        Worlds with equal channels may be different tasks (`FetchPush`, `FetchSlide`), which one dataset never mixes.
+
+        Raises:
+            SpecMismatch: it differs, in the way that is named.
+        """
+        self.spec.require(spec, what=what, against=str(self.path))
+        if spec.env_id and self.spec.env_id and spec.env_id != self.spec.env_id:
+            raise SpecMismatch(
+                f"{what} does not fit {self.path}: it is {spec.env_id} against {self.spec.env_id}; keep a dataset for "
+                "each world"
+            )
 
     def split(self, held_out: float = 0.1, seed: int = 0) -> tuple[Dataset, Dataset]:
         """Two views without a common episode: to train on, and held out.

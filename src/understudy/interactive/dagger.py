@@ -40,7 +40,8 @@ class Round:
         policy: trained on everything collected up to here.
         entry: of the ledger, this round's episodes alone; in round 0 that of the demonstrations.
         evaluation: of the policy alone on the progress starts; None where there are none.
-        dataset: the demonstrations and everything collected up to here.
+        dataset: the demonstrations and everything collected up to here; what no run keeps can be read until the rounds
+            end.
     """
 
     number: int
@@ -144,10 +145,10 @@ def dagger(
             **(notes or {}),
         }
         folder = Run(run, description, resume=resume) if run is not None else None
-        if folder is not None and resume:
-            folder.rewind(-1)  # each round is told again, from what it left on the disk
         home = folder.path if folder is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         collected = stack.enter_context(_collected(home / "data", spec))
+        if folder is not None and resume:
+            folder.rewind(-1)  # each round is told again, from what it left on the disk
         rounds = _Rounds(env, expert, gate, policy, demos, collected, config, recipe, home, watcher)
         for number in range(config.rounds + 1):
             entry = rounds.collect(number)
@@ -155,6 +156,7 @@ def dagger(
             evaluation = rounds.measure(number, trained, world, workers)
             if folder is not None:
                 folder.log(_row(number, entry, evaluation))
+                # Differs from Ross et al. 2011: the last policy is the result, not the best one on validation.
                 if number == config.rounds and not folder.policy.exists():
                     save(trained, folder.policy)
             yield Round(number, trained, entry, evaluation, rounds.dataset)
@@ -224,19 +226,17 @@ class _Rounds:
         if number == 0 and self._shape.statistics is not None:
             return self._policy
         place = self._home / "rounds" / f"{number:02d}"
-        if (place / "policy").exists():
-            self._policy = load(place)
-            return self._policy
-        self._watcher.on_phase(number, "training", self._recipe.steps)
-        start = self._policy if self._config.warm and number else self._shape.initialized(self._recipe.seed)
-        self._policy = train(
-            start,
-            self.dataset,
-            self._recipe,
-            run=place,
-            resume=(place / "config.json").exists(),
-            on_log=self._watcher.on_training,
-        )
+        if not (place / "policy").exists():
+            self._watcher.on_phase(number, "training", self._recipe.steps)
+            train(
+                self._policy if self._config.warm and number else self._shape.initialized(self._recipe.seed),
+                self.dataset,
+                self._recipe,
+                run=place,
+                resume=(place / "config.json").exists(),
+                on_log=self._watcher.on_training,
+            )
+        self._policy = load(place)  # what a resumed run would go on with, to the byte
         return self._policy
 
     def measure(self, number: int, policy: Policy, world: World | None, workers: int) -> Evaluation | None:
@@ -268,7 +268,9 @@ class _KeptOpen(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def _collected(path: Path, spec: Spec) -> Dataset:
-    return Dataset.open(path) if (path / "dataset.json").exists() else Dataset.create(path, spec)
+    dataset = Dataset.open(path) if (path / "dataset.json").exists() else Dataset.create(path, spec)
+    dataset.writer().begin()  # an episode whose save was interrupted is taken up before anybody counts them
+    return dataset
 
 
 def _weights_fingerprint(policy: Policy) -> str:

@@ -6,6 +6,7 @@ channels (`tick.Measure`), so that one threshold means the same for rad/s, newto
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple
@@ -48,8 +49,8 @@ class DAggerGate(Gate):
     """
 
     name: ClassVar[str] = "dagger"
-    schedule: str = "indicator"
-    beta: float = 0.5
+    schedule: str = "exponential"
+    beta: float = 0.7
     fade_rounds: int = 5
 
     def __post_init__(self) -> None:
@@ -60,7 +61,7 @@ class DAggerGate(Gate):
     def share(self, round: int) -> float:
         """Beta of a round, counted from 1."""
         match self.schedule:
-            case "constant":
+            case "constant":  # Differs from Ross et al. 2011: their shares go to 0 in the mean.
                 return self.beta
             case "linear":
                 return max(0.0, 1 - round / self.fade_rounds)
@@ -76,10 +77,10 @@ class DAggerGate(Gate):
 
 @dataclass
 class SafeGate(Gate):
-    """SafeDAgger: a learned classifier calls the expert where the policy would deviate (Zhang & Cho 2017, section 3).
+    """SafeDAgger: a learned classifier calls the expert where the policy would deviate (Zhang & Cho 2017).
 
-    A step is unsafe where the deviation of the policy from the expert is above tau (their eq. 2 and 3). The classifier
-    sees the observation and the proposal, not the expert, so a step that it finds safe costs no label.
+    A step is unsafe where the deviation of the policy from the expert is above tau. The classifier sees the observation
+    and the proposal, not the expert, so a step that it finds safe costs no label.
 
     Args:
         tau: deviation above which a step is unsafe, in half-ranges.
@@ -113,11 +114,12 @@ class LazyGate(SafeGate):
     """LazyDAgger: SafeDAgger's classifier calls the expert, who stays until the policy agrees (Hoque et al. 2021a).
 
     The expert hands back when the true deviation is below `tau_back`, which is smaller than tau: this hysteresis makes
-    long takeovers of many short ones (their algorithm 1). While the expert drives, noise is added to what is executed
+    long takeovers of many short ones. While the expert drives, noise is added to what is executed
     and not to the label, so that the data show how to come back.
 
     Args:
-        tau_back: deviation below which the policy drives again, in half-ranges; a tenth of tau where not given.
+        tau_back: deviation below which the policy drives again, in half-ranges; tau / sqrt(10) where not
+            given, the authors' tenth of a squared deviation.
         noise: deviation of the noise on the expert's executed action, in half-ranges.
 
     Raises:
@@ -142,7 +144,8 @@ class LazyGate(SafeGate):
     def __call__(self, tick: Tick) -> bool:
         if tick.driver == Driver.POLICY:
             return super().__call__(tick)
-        return tick.deviation() >= (self.tau / 10 if self.tau_back is None else self.tau_back)
+        # Differs from Hoque et al. 2021a: not squared, and at agreement the policy drives this step, not the next one.
+        return tick.deviation() >= (self.tau / math.sqrt(10) if self.tau_back is None else self.tau_back)
 
 
 @dataclass
@@ -150,8 +153,8 @@ class HGGate(Gate):
     """HG-DAgger: the human takes over and hands back (Kelly et al. 2019, algorithm 1). Only driven steps are labelled.
 
     From the moments of the takeovers it learns how much doubt a person tolerated: with the doubts at all takeovers in
-    their order, `doubt_threshold` is the mean of the last quarter (their eq. 3). It decides nothing here; it says from
-    which doubt on a policy that runs alone should not be trusted.
+    their order, `doubt_threshold` is the mean of the last quarter (their eq. 4). It decides nothing here; it says
+    from which doubt on a policy that runs alone should not be trusted.
     """
 
     name: ClassVar[str] = "hg"
@@ -175,6 +178,7 @@ class HGGate(Gate):
     def adapt(self, episode: Episode) -> None:
         if self._robot is not None and self._measure is not None and takeovers(episode).any():
             members = member_proposals(self._robot, episode)[:, takeovers(episode)]
+            # Differs from Kelly et al. 2019: doubt from deviations in half-ranges, not from the covariance.
             self._doubts += [float(doubt) for doubt in self._measure.doubt(members)]
 
     def __call__(self, tick: Tick) -> bool:
@@ -183,7 +187,7 @@ class HGGate(Gate):
 
 @dataclass
 class EnsembleGate(Gate):
-    """EnsembleDAgger: the policy drives only where it is sure and close to the expert (Menda et al. 2019, algorithm 2).
+    """EnsembleDAgger: the policy drives only where it is sure and close to the expert (Menda et al. 2019).
 
     The expert is asked at every step: one rule is about the expert's own action.
 
@@ -207,6 +211,7 @@ class EnsembleGate(Gate):
         _require_ensemble(policy, self.name)
 
     def __call__(self, tick: Tick) -> bool:
+        # Differs from Menda et al. 2019: doubt is a standard deviation, not a variance, so chi has the unit of tau.
         return tick.deviation() > self.tau or tick.doubt() > self.chi
 
 
@@ -215,7 +220,7 @@ class ThriftyGate(Gate):
     """ThriftyDAgger: the expert is called where the state is novel or risky, as often as a budget allows.
 
     Novelty is the doubt of the ensemble; risk is 1 - Q, with Q(o, a) the learned discounted probability of success
-    (Hoque et al. 2021b, eq. 1 and 2). Both thresholds come from the budget: the quantiles of novelty and risk over what
+    (Hoque et al. 2021b, section 4). Both thresholds come from the budget: the quantiles of novelty and risk over what
     the policy has visited at which one step in 1 / budget calls the expert. The expert hands back when the deviation is
     below its mean on the training data and the risk is below its median.
 
@@ -285,6 +290,7 @@ class ThriftyGate(Gate):
     def _set_thresholds(self) -> None:
         """Quantiles over what was visited lately, wider where takeovers were owed and narrower where overspent."""
         novelty, risk, deviation = (np.concatenate(columns) for columns in zip(*self._visited, strict=True))
+        # Differs from Hoque et al. 2021b: the share follows the takeovers so far, and expert-driven steps count too.
         # Two takeovers behind the budget double the share of steps that would call.
         share = min(0.5, self.budget * 2 ** min(self._unspent / 2, 100))
         novel, risky = _joint_quantile(novelty, risk, share)
@@ -311,6 +317,7 @@ class _Thresholds(NamedTuple):
 
 def _joint_quantile(novelty: NDArray[np.float32], risk: NDArray[np.float32], share: float) -> tuple[float, float]:
     """Thresholds at one and the same quantile of each, above either of which lies `share` of the steps."""
+    # Differs from Hoque et al. 2021b: two separate quantiles together call up to twice as often as the budget says.
     ranks = [np.argsort(np.argsort(column, kind="stable"), kind="stable") for column in (novelty, risk)]
     worst = np.sort(np.maximum(*ranks))  # a step calls for its higher rank
     rank = int(worst[max(0, min(len(worst) - 1, round((1 - share) * len(worst)) - 1))])
@@ -345,7 +352,7 @@ def gate_for(name: str, options: Mapping[str, Any] | None = None) -> Gate:
             raise ConfigError(f"the gate {name} has no option {option}; it has {', '.join(known) or 'none'}")
         default = known[option]
         kind, called = _KINDS.get(type(default), _KINDS[float])
-        if value != default and not isinstance(value, kind):
+        if value != default and (isinstance(value, bool) or not isinstance(value, kind)):
             raise ConfigError(f"{option} is {value!r}; accepted: {called}")
     return GATES[name](**(options or {}))
 

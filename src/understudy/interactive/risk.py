@@ -85,6 +85,7 @@ def learn_deviation(dataset: Dataset, policy: Policy, tau: float, *, seed: int) 
         raise DataError("no step has a label to learn from; record or label some episodes first")
     inputs = torch.from_numpy(_scaling(policy)(np.concatenate(observations), np.concatenate(actions)))
     target = torch.from_numpy(np.concatenate(unsafe).astype(np.float32))
+    # Differs from Zhang & Cho 2017: no data are set aside for the classifier, and the classes weigh the same.
     # Unsafe steps are rare; without weights the classifier would call everything safe.
     share = float(target.mean())
     weight = torch.where(target > 0, 0.5 / max(share, 1e-3), 0.5 / max(1 - share, 1e-3))
@@ -99,7 +100,7 @@ def learn_deviation(dataset: Dataset, policy: Policy, tau: float, *, seed: int) 
 
 
 def learn_success(dataset: Dataset, policy: Policy, discount: float, *, seed: int) -> Score:
-    """Q(o, a): the discounted probability that the policy succeeds from here (Hoque et al. 2021b, eq. 2).
+    """Q(o, a): the discounted probability that the policy succeeds from here (Hoque et al. 2021b, section 4).
 
     Temporal differences on every recorded transition, whoever drove: the target is 1 where the step succeeded, else
     discount * Q'(o', pi(o')), with Q' a slow copy of Q that follows it at each update. The last step of an attempt that
@@ -122,7 +123,7 @@ def learn_success(dataset: Dataset, policy: Policy, discount: float, *, seed: in
         following.append(scale(episode.observations[1:], proposed[1:]))
         last = np.zeros(len(episode), bool)
         last[-1] = True
-        ended.append(last)
+        ended.append(last)  # Differs from Hoque et al. 2021b: whatever ends an attempt is an end, also the clock
         # An imported episode may say that it succeeded, and not when: then it was at its end.
         judged = episode.success != SUCCESS or episode.succeeded.any()
         succeeded.append(episode.succeeded if judged else last)
@@ -131,6 +132,7 @@ def learn_success(dataset: Dataset, policy: Policy, discount: float, *, seed: in
     now, later = torch.from_numpy(np.concatenate(inputs)), torch.from_numpy(np.concatenate(following))
     reached = torch.from_numpy(np.concatenate(succeeded).astype(np.float32))
     over = torch.from_numpy(np.concatenate(ended).astype(np.float32))
+    # Differs from Hoque et al. 2021b: one network with cross-entropy, and no rollouts of the policy alone for it.
     network, slow = _network(now.shape[1], seed), _network(now.shape[1], seed)
 
     def loss(rows: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from understudy.dataset import Dataset
-from understudy.errors import ConfigError
-from understudy.inference import FeedForwardConfig, Predictor, ensemble_member, predictor
+from understudy.errors import ConfigError, require_within
+from understudy.inference import MOST_MEMBERS, FeedForwardConfig, Predictor, ensemble_member, predictor
 from understudy.policies.base import Batch, Policy, policy_from_file
 from understudy.policies.feedforward import FeedForward
 from understudy.policy_file import PolicyFile
@@ -46,6 +46,7 @@ class Ensemble(Policy):
     @classmethod
     def of(cls, policy: Policy, members: int, *, seed: int = 0) -> Self:
         """An untrained ensemble of `members` policies of the shape of `policy`."""
+        require_within("members", members, 2, MOST_MEMBERS)
         return cls([policy] * members).initialized(seed)
 
     @classmethod

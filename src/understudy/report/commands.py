@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -11,7 +12,7 @@ from typing import Any
 from understudy.errors import ConfigError, UnderstudyError
 from understudy.evaluate import Evaluation
 from understudy.inference import FeedForwardConfig
-from understudy.recipe import TrainConfig
+from understudy.recipe import DAGGER_RECIPE, DAggerConfig, TrainConfig
 
 
 def training_command(run: Path, config: Mapping[str, Any]) -> str | None:
@@ -24,20 +25,31 @@ def training_command(run: Path, config: Mapping[str, Any]) -> str | None:
     Raises:
         ConfigError: the config is not what a training wrote.
     """
+    if config.get("command") not in ("train", "dagger"):
+        return None
     policy = dict(config.get("policy", {}))
     kind, members = policy.pop("kind", None), 1
     try:
         if kind == "ensemble":
             members, member = policy["members"], policy["member"]
             kind, policy = member["kind"], member["architecture"]
-        if config.get("command") != "train" or kind != "feedforward":
+        if kind != "feedforward":
             return None
         shape, recipe = FeedForwardConfig.from_json(policy), TrainConfig(**config.get("train", {}))
-    except (KeyError, TypeError, UnderstudyError) as error:
+        words = ["--data", config.get("data", "DATA"), "--out", run, "--members", members, *_options(shape)]
+        if "env" in config:
+            words += ["--env", config["env"]]
+        if config["command"] == "train":
+            return _line("train", "bc", *words, *_options(recipe))
+        gate = dict(config["gate"])
+        rounds = DAggerConfig(**config["dagger"])
+        words += ["--expert", config.get("expert", "EXPERT"), "--gate", gate.pop("name")]
+        for name, value in gate.items():
+            words += ["--gate-arg", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+        start = [config["start"]] if "start" in config else []
+        return _line("dagger", *start, *words, *_options(rounds), *_options(recipe, DAGGER_RECIPE))
+    except (AttributeError, KeyError, TypeError, UnderstudyError) as error:
         raise ConfigError(f"{str(run / 'config.json')!r} is not what this Understudy's training writes") from error
-    world = ["--env", config["env"]] if "env" in config else []
-    words = ["--data", config.get("data", "DATA"), "--out", run, *world, "--members", members]
-    return _line("train", "bc", *words, *_options(shape), *_options(recipe))
 
 
 def evaluation_command(run: Path, evaluation: Evaluation) -> str:
@@ -51,11 +63,13 @@ def evaluation_command(run: Path, evaluation: Evaluation) -> str:
     return _line("evaluate", run, *words)
 
 
-def _options(settings: FeedForwardConfig | TrainConfig) -> Iterator[object]:
-    """The words for the settings that are not at their defaults."""
+def _options(
+    settings: FeedForwardConfig | TrainConfig | DAggerConfig, usual: TrainConfig | None = None
+) -> Iterator[object]:
+    """The words for the settings that are not at their defaults, or not those of `usual`."""
     for field in fields(settings):
         value = getattr(settings, field.name)
-        if value == field.default:
+        if value == (field.default if usual is None else getattr(usual, field.name)):
             continue
         if isinstance(value, bool):
             yield _option(field.name if value else f"no_{field.name}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from understudy.durable import write_file
 from understudy.report import sections
 from understudy.report.contents import Report
+from understudy.report.expert_section import expert_time
 from understudy.report.failure_section import failures
 from understudy.report.markup import Markup, element, join
 from understudy.report.style import STYLE
@@ -17,6 +18,7 @@ _SECTIONS = (
     ("results", "Success", sections.results),
     ("failures", "Why does it fail?", failures),
     ("study", "Distribution shift", sections.study),
+    ("expert", "What the expert's time bought", expert_time),
     ("videos", "Videos", sections.videos),
     ("training", "Training", sections.training),
     ("data", "The data", sections.health),

@@ -171,7 +171,7 @@ def _library(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingDependency(
-            f"Metaworld is not installed ({error}); it brings these worlds: pip install 'understudy[metaworld]'"
+            f'Metaworld is not installed ({error}); it brings these worlds: pip install -e ".[metaworld]" in a clone'
         ) from error
 
 

@@ -1,0 +1,248 @@
+"""The DAgger family on twelve tasks: what the expert's labels buy, against cloning at the same number of labels.
+
+Each task has its own number of demonstrations to begin with and of episodes a round, chosen on starts from 500000 so
+that cloning with the whole budget of labels stays below 80 %. The recipe, the rounds and the gates are the defaults of
+`understudy dagger` everywhere. Cells run in two processes, and a stopped run continues.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import DATA, Results
+
+import understudy as us
+from understudy.interactive import Entry
+from understudy.recipe import DAGGER_RECIPE
+
+SEEDS, STARTS, FIRST_START, MAX_STEPS, ROUNDS = (0, 1, 2), 100, 10_000, 200, 4
+PROCESSES = 1
+DRAWS, ALPHA = 10_000, 0.05
+
+
+@dataclass(frozen=True)
+class Task:
+    """A world, its expert, the demonstrations to begin with, and the episodes of each round."""
+
+    world: str
+    expert: str
+    demonstrations: int
+    episodes: int
+
+
+def _metaworld(name: str) -> str:
+    return f"understudy/MetaWorld-{name}-v3"
+
+
+TASKS = {
+    "PickPlace": Task("understudy/PickPlace-v0", "scripted", 8, 5),
+    "relocate": Task("understudy/AdroitRelocate-v0", "adroit_experts/relocate.npz", 4, 2),
+    "fetch-pick-and-place": Task("FetchPickAndPlace-v4", "fetch_experts/FetchPickAndPlace.npz", 10, 6),
+    "peg-insert-side": Task(_metaworld("peg-insert-side"), "scripted", 4, 2),
+    "pick-place": Task(_metaworld("pick-place"), "scripted", 4, 2),
+}
+GATES = ("safe", "lazy", "hg", "thrifty")
+GATED_TASKS = ("PickPlace", "relocate", "peg-insert-side", "assembly")
+
+
+def expert_of(task: Task) -> str:
+    return str(DATA / task.expert) if task.expert.endswith(".npz") else task.expert
+
+
+def seeded(env: Any, expert: us.Expert, folder: Path, count: int, labels: int, seed: int) -> us.Dataset:
+    """At least `count` demonstrations, and as many as give at least `labels` labels."""
+    dataset = us.Dataset.create(folder, env)
+    starts = range(1000 * seed, 1000 * seed + 1000)
+    saved = us.record(env, us.Demonstrator(expert), dataset, seeds=starts, max_steps=MAX_STEPS)
+    while len(dataset) < count or dataset.steps < labels:
+        next(saved)
+    return dataset
+
+
+def bits(world: str, policy: Any) -> str:
+    """Success of each start as a row of 0 and 1."""
+    result = us.evaluate(world, policy, episodes=STARTS, seed=FIRST_START, max_steps=MAX_STEPS)
+    return "".join("1" if trial.success else "0" for trial in result.trials)
+
+
+def expert_alone(task: Task) -> str:
+    env = us.make_env(task.world)
+    agent = us.Demonstrator(us.sim.expert_for(env, expert_of(task)))
+    seeds = range(FIRST_START, FIRST_START + STARTS)
+    won = [us.rollout(env, agent, seed=seed, max_steps=MAX_STEPS).success == 1 for seed in seeds]
+    env.close()
+    return "".join("1" if one else "0" for one in won)
+
+
+def interactive(task: Task, gate: str, seed: int, *, with_bc: bool) -> dict[str, Any]:
+    """One run of `dagger`; with BC at the same number of labels beside it."""
+    env = us.make_env(task.world)
+    script = us.sim.expert_for(env, expert_of(task))
+    expert = us.sim.expert_for(env, f"human:{expert_of(task)}") if gate == "hg" else script
+    recipe = us.TrainConfig(**{**asdict(DAGGER_RECIPE), "seed": seed})
+    config = us.DAggerConfig(rounds=ROUNDS, episodes=task.episodes, max_steps=MAX_STEPS, progress_starts=20)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        demos = seeded(env, script, folder / "demos", task.demonstrations, 0, seed)
+        shape: us.Policy = us.FeedForward.for_data(demos, seed=seed)
+        if gate in ("thrifty", "ensemble"):
+            shape = us.Ensemble.of(shape, 5, seed=seed)
+        ledger: list[Entry] = []
+        progress = []
+        for one in us.dagger(env, expert, us.gate_for(gate), shape, demos, config, recipe, run=folder / "run"):
+            ledger.append(one.entry)
+            progress.append(one.evaluation.success_rate if one.evaluation else None)
+            policy = one.policy
+        result = {
+            "success": bits(task.world, policy),
+            "ledger": [entry.to_json() for entry in ledger],
+            "progress": progress,
+            "labels": sum(entry.labels for entry in ledger),
+        }
+        if with_bc:
+            many = seeded(env, script, folder / "many", 0, result["labels"], seed)
+            clone = us.train(us.FeedForward.for_data(many, seed=seed), many, recipe)
+            result["bc"] = {
+                "success": bits(task.world, clone),
+                "labels": many.steps,
+                "demonstrations": len(many),
+                "on_tuning_starts": us.evaluate(
+                    task.world, clone, episodes=50, seed=500_000, max_steps=MAX_STEPS
+                ).success_rate,
+            }
+    env.close()
+    return result
+
+
+def measure(name: str) -> Any:
+    """The cell called `name`: "TASK, expert" or "TASK, GATE, seed N"."""
+    task, gate, *seed = name.split(", ")
+    if gate == "expert":
+        return expert_alone(TASKS[task])
+    return interactive(TASKS[task], gate, int(seed[0].removeprefix("seed ")), with_bc=gate == "dagger")
+
+
+def wanted() -> list[str]:
+    """The names of all cells, the most telling first."""
+    names = [f"{task}, expert" for task in TASKS]
+    names += [f"{task}, dagger, seed {seed}" for seed in SEEDS for task in TASKS]
+    gated = [task for task in GATED_TASKS if task in TASKS]
+    return names + [f"{task}, {gate}, seed {seed}" for seed in SEEDS for gate in GATES for task in gated]
+
+
+def table(cells: dict[str, Any], task: str, gate: str, part: str | None = None) -> np.ndarray | None:
+    """Success as (seeds, starts), or None where a cell is missing."""
+    names = [f"{task}, {gate}, seed {seed}" for seed in SEEDS]
+    if any(name not in cells for name in names):
+        return None
+    found = [cells[name] if part is None else cells[name][part] for name in names]
+    return np.array([[int(bit) for bit in cell["success"]] for cell in found])
+
+
+def bootstrap(difference: np.ndarray) -> np.ndarray:
+    """Means of a (seeds, starts) table of paired differences, with seeds and starts drawn anew."""
+    random = np.random.default_rng(0)
+    seeds, starts = difference.shape
+    rows = random.integers(0, seeds, (DRAWS, seeds))
+    columns = random.integers(0, starts, (DRAWS, starts))
+    return np.array([difference[row][:, column].mean() for row, column in zip(rows, columns, strict=True)])
+
+
+def holm(p_values: dict[str, float]) -> dict[str, float]:
+    """Holm's correction: the k-th smallest of m is multiplied by m - k + 1, and they never fall."""
+    corrected, largest = {}, 0.0
+    for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        largest = max(largest, min(1.0, p * (len(p_values) - rank)))
+        corrected[name] = largest
+    return corrected
+
+
+def summary(cells: dict[str, Any]) -> dict[str, Any]:
+    """The figures that the page quotes, of the tasks whose cells are there."""
+    against_bc: dict[str, Any] = {}
+    p_values = {}
+    for task in TASKS:
+        ours, bc = table(cells, task, "dagger"), table(cells, task, "dagger", "bc")
+        expert = cells.get(f"{task}, expert")
+        if ours is None or bc is None or expert is None:
+            continue
+        means = bootstrap(ours - bc)
+        # Of draws none may fall on one side; p is then below what they can tell.
+        p_values[task] = max(2 * min((means <= 0).mean(), (means >= 0).mean()), 1 / DRAWS)
+        own = np.mean([int(bit) for bit in expert])
+        runs = [cells[f"{task}, dagger, seed {seed}"] for seed in SEEDS]
+        against_bc[task] = {
+            "dagger": ours.mean(),
+            "bc": bc.mean(),
+            "difference": (ours - bc).mean(),
+            "interval": np.quantile(means, [0.025, 0.975]).tolist(),
+            "expert": own,
+            "share_of_expert": ours.mean() / own,
+            "labels": np.mean([run["labels"] for run in runs]),
+            "bc_labels": np.mean([run["bc"]["labels"] for run in runs]),
+            "bc_on_tuning_starts": np.mean([run["bc"]["on_tuning_starts"] for run in runs]),
+        }
+    for task, p in holm(p_values).items():
+        against_bc[task]["p_holm"] = p
+    rows = against_bc.values()
+    return {
+        "against_bc": against_bc,
+        "tasks": len(against_bc),
+        "better_than_bc": sum(row["difference"] > 0 and row["p_holm"] < ALPHA for row in rows),
+        "worse_by_more_than_3_points": sum(row["difference"] < -0.03 for row in rows),
+        "at_95_percent_of_expert": sum(row["share_of_expert"] >= 0.95 for row in rows),
+        "gates": {task: gates for task in GATED_TASKS if (gates := gates_of(cells, task))},
+    }
+
+
+def gates_of(cells: dict[str, Any], task: str) -> dict[str, Any]:
+    """Each gate beside DAgger on one task: success, labels, switches, and the lower bound of the difference."""
+    dagger = table(cells, task, "dagger")
+    found: dict[str, Any] = {}
+    for gate in GATES:
+        ours = table(cells, task, gate)
+        if dagger is None or ours is None:
+            continue
+        runs = [cells[f"{task}, {gate}, seed {seed}"]["ledger"][1:] for seed in SEEDS]
+        plain = [cells[f"{task}, dagger, seed {seed}"]["ledger"][1:] for seed in SEEDS]
+        total = sum((Entry(**row) for run in runs for row in run), Entry(0, 0, 0, 0, 0, 0, 0.0, 0))
+        found[gate] = {
+            "success": ours.mean(),
+            "difference": (ours - dagger).mean(),
+            "lower_bound": float(np.quantile(bootstrap(ours - dagger), 0.025)),
+            "share_of_daggers_labels": total.labels / sum(row["labels"] for run in plain for row in run),
+            "context_switches": total.context_switches,
+            "intervention_rate": total.intervention_rate,
+            "success_with_help": total.success_with_help,
+        }
+    return found
+
+
+def main() -> None:
+    results = Results(
+        "dagger_family",
+        tasks={name: asdict(task) for name, task in TASKS.items()},
+        rounds=ROUNDS,
+        seeds=SEEDS,
+        first_start=FIRST_START,
+        starts=STARTS,
+        max_steps=MAX_STEPS,
+        recipe=asdict(DAGGER_RECIPE),
+    )
+    missing = [name for name in wanted() if name not in results.cells]
+    with ProcessPoolExecutor(PROCESSES) as pool:
+        running = {pool.submit(measure, name): name for name in missing}
+        for done in as_completed(running):
+            results.cells[running[done]] = done.result()
+            print(running[done], str(done.result())[:100], flush=True)
+            results.write()
+    results.write(**summary(results.cells))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+import itertools
+import shlex
+from dataclasses import replace
+
+import pytest
+
+from tests.datasets import point_dataset
+from understudy.advice import Situation, advise
+from understudy.cli import main
+from understudy.dataset import Defect, diagnose
+from understudy.interactive import GATES
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    """Thirty short demonstrations that all succeeded and have no defect."""
+    folder = tmp_path_factory.mktemp("advice") / "demos"
+    return replace(diagnose(point_dataset(folder, episodes=2)), episodes=30, successes=30, failures=0, defects=())
+
+
+ANSWERS = (None, True, False)
+EVERY = [Situation(*answers) for answers in itertools.product(ANSWERS, ANSWERS, ANSWERS)]
+
+
+@pytest.mark.parametrize(
+    ("situation", "method", "gate"),
+    [
+        (Situation(), "bc", None),
+        (Situation(expert=True), "dagger", "thrifty"),
+        (Situation(expert=True, robot=False), "dagger", "dagger"),
+        (Situation(expert=True, robot=True), "dagger", "hg"),
+        (Situation(expert=True, reward=True, robot=False), "dagger", "dagger"),
+        (Situation(expert=False, reward=True), "dapg", None),
+        (Situation(reward=True, robot=False), "dapg", None),
+        (Situation(expert=False, reward=True, robot=True), "bc", None),
+        (Situation(expert=False, reward=False), "bc", None),
+        (Situation(expert=False, robot=True), "bc", None),
+    ],
+)
+def test_what_can_be_asked_decides(usual, situation, method, gate):
+    advice = advise(usual, situation)
+    assert (advice.method, advice.gate) == (method, gate)
+
+
+@pytest.mark.parametrize(
+    ("situation", "said"),
+    [
+        (Situation(), "unknown whether an expert can be asked (--expert yes|no)"),
+        (Situation(expert=False, reward=True, robot=True), "a reward alone does not help on a robot"),
+        (Situation(expert=False), "nobody can be asked and nothing pays a reward"),
+        (Situation(expert=False, reward=True), "this release has no DAPG yet: clone first"),
+        (Situation(expert=True), "unknown whether a person must be there"),
+        (Situation(expert=True, robot=True), "leaves the decision and the safety to them"),
+        (Situation(expert=True, robot=False), "an answer costs nothing"),
+    ],
+)
+def test_an_advice_says_why(usual, situation, said):
+    assert any(said in reason for reason in advise(usual, situation).reasons)
+
+
+NOT_FINITE = Defect("not-finite", "error", "episode 3 holds nan")
+FACTS = [
+    ({"lengths": (90, 99.0, 120)}, "the task is short (99 steps)"),
+    ({"lengths": (90, 100.0, 120)}, "the task is long (100 steps)"),
+    ({"episodes": 19}, "19 demonstrations are few for any method"),
+    ({"episodes": 50}, "50 demonstrations are enough to see"),
+    ({"failures": 4}, "4 of the 30 episodes failed"),
+    ({"defects": (NOT_FINITE,)}, "first mend the data: 1 defects would spoil training (not-finite)"),
+]
+
+
+@pytest.mark.parametrize(("found", "said"), FACTS)
+@pytest.mark.parametrize("situation", [Situation(), Situation(expert=True), Situation(reward=True)])
+def test_an_advice_begins_with_what_the_data_say(usual, found, said, situation):
+    reasons = advise(replace(usual, **found), situation).reasons
+    assert any(said in reason for reason in reasons)
+    assert not any(said in reason for reason in advise(usual, situation).reasons)
+
+
+def test_nothing_is_said_of_what_is_as_usual(usual):
+    said = " ".join(advise(usual, Situation()).reasons)
+    for word in ("mend", "failed", "few for", "enough to see"):
+        assert word not in said
+    warned = replace(usual, defects=(Defect("jump", "warning", "a jump"),))
+    assert advise(warned, Situation()).reasons == advise(usual, Situation()).reasons
+
+
+@pytest.mark.parametrize("situation", EVERY)
+def test_every_advice_can_be_followed(usual, situation, tmp_path, monkeypatch, capsys):
+    """The method and gate exist, and the commands are understood by the command line."""
+    monkeypatch.chdir(tmp_path)  # where there is nothing, so that nothing is done
+    advice = advise(replace(usual, path="nowhere"), situation)
+    assert advice.gate in GATES if advice.method == "dagger" else advice.gate is None
+    lines = advice.lines()
+    assert lines[0].startswith("recommended: ")
+    assert advice.gate is None or advice.gate in lines[0]
+    assert advice.reasons
+    assert all(f"- {reason}" in lines for reason in advice.reasons)
+    least, most = advice.demonstrations
+    assert 0 < least < most
+    assert lines[-len(advice.commands) :] == list(advice.commands)
+    for command in advice.commands:
+        program, *words = shlex.split(command)
+        assert program == "understudy"
+        # A wrong option would leave through tyro; a name that is none is one line.
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        assert "does not exist" in said or "no world is called 'test/Point-v0'" in said
+    assert not any(tmp_path.iterdir())
