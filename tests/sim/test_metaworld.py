@@ -54,7 +54,7 @@ def test_naming_the_worlds_does_not_import_the_library():
 
 def test_without_the_library_one_line_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "metaworld.env_dict", None)
-    with pytest.raises(MissingDependency, match=r"pip install 'understudy\[metaworld\]'") as caught:
+    with pytest.raises(MissingDependency, match=r'pip install -e "\.\[metaworld\]"') as caught:
         world("reach")
     assert "\n" not in str(caught.value)
 
