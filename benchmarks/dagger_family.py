@@ -17,7 +17,7 @@ import numpy as np
 from common import DATA, Results
 
 import understudy as us
-from understudy.interactive import Entry
+from understudy.interactive.ledger import Entry, total_of
 from understudy.recipe import DAGGER_RECIPE
 
 SEEDS, STARTS, FIRST_START, MAX_STEPS, ROUNDS = (0, 1, 2), 100, 10_000, 200, 4
@@ -210,7 +210,7 @@ def gates_of(cells: dict[str, Any], task: str) -> dict[str, Any]:
             continue
         runs = [cells[f"{task}, {gate}, seed {seed}"]["ledger"][1:] for seed in SEEDS]
         plain = [cells[f"{task}, dagger, seed {seed}"]["ledger"][1:] for seed in SEEDS]
-        total = sum((Entry(**row) for run in runs for row in run), Entry(0, 0, 0, 0, 0, 0, 0.0, 0))
+        total = total_of(row for run in runs for row in run)
         found[gate] = {
             "success": ours.mean(),
             "difference": (ours - dagger).mean(),

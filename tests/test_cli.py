@@ -1,6 +1,9 @@
 """The command line as a user types it; one small story, then every mistake in one line."""
 
 import json
+import re
+import shlex
+from html import unescape
 
 import numpy as np
 import pytest
@@ -163,6 +166,14 @@ def test_dagger_resumes_from_what_the_folder_holds(story, corrected, capsys):
     assert weights.read_bytes() == before
 
 
+def test_the_report_of_a_dagger_run_prints_the_command_that_was_typed(corrected, capsys):
+    (printed,) = re.findall(r"understudy (dagger [^<\n]*)", unescape((corrected / "report.html").read_text()))
+    # A resumed run refuses any option that differs from those it was begun with.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("understudy.cli.film_evaluation", lambda *_: None)
+        assert main([*shlex.split(printed), "--starts", "1", "--workers", "1", "--resume"]) == 0
+
+
 def test_dagger_records_its_own_demonstrations_where_none_are_given(tmp_path, capsys):
     words = [tmp_path / "run", "--demonstrations", "2", "--expert", "noisy=0.05:scripted"]
     assert dagger(*words) == 0
@@ -170,6 +181,22 @@ def test_dagger_records_its_own_demonstrations_where_none_are_given(tmp_path, ca
     capsys.readouterr()
     assert dagger(*words) == 2
     assert "run-demonstrations exists; give it with --data, or continue with --resume" in capsys.readouterr().err
+
+
+def test_compare_shows_what_the_expert_did_for_either_of_two_dagger_runs(story, corrected, capsys):
+    out = story / "compared.json"
+    words = ["compare", str(corrected), str(corrected), *PICK, "--episodes", "1", "--workers", "1", "--json", str(out)]
+    assert main(words) == 0
+    rows = [json.loads(line) for line in (corrected / "metrics.jsonl").read_text().splitlines()]
+    labels = sum(row["labels"] for row in rows)
+    assert f"{corrected}: {labels} labels, " in capsys.readouterr().out
+    assert json.loads(out.read_text())["ledgers"][str(corrected)]["labels"] == labels
+
+
+def test_hg_refuses_an_expert_who_never_hands_back(story, tmp_path, capsys):
+    assert dagger(tmp_path / "run", "--data", str(story / "few"), "--gate", "hg") == 2
+    assert "give human:scripted" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_dry_run_says_what_a_gate_would_ask_and_collects_nothing(story, corrected, capsys):

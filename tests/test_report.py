@@ -692,3 +692,23 @@ def test_chromium_opens_a_report_without_complaint(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert "CONSOLE" not in done.stderr
     assert done.stdout.count("<section") == len(SECTIONS)
+
+
+LEDGER = {
+    "episodes": 4, "steps": 200, "labels": 50, "expert_steps": 40, "interventions": 3, "context_switches": 6,
+    "expert_seconds": 2.5, "successes": 3, "success_alone": 0.5, "starts_alone": 20,
+}  # fmt: skip
+
+
+def test_the_expert_s_time_is_shown_round_by_round():
+    rows = [{"step": 0, **LEDGER}, {"step": 1, **LEDGER, "success_alone": 0.9}]
+    text = render(Report("DAgger", metrics=rows))
+    assert Page(text).sections == {"expert"}
+    assert "asked or drove for 5 s in all" in text
+    assert "90% (70% to 97%)" in text
+    assert "40 of 200 steps" in text
+
+
+def test_a_ledger_that_nobody_measured_alone_and_odd_rows_still_make_a_page():
+    rows = [{"step": 0, **LEDGER, "success_alone": None}, {"step": 1, "labels": "many"}, {"step": 2, **LEDGER}]
+    assert Page(render(Report("DAgger", metrics=rows))).sections == {"expert"}

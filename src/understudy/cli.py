@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import cache, partial, wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 from rich.console import Console
@@ -41,9 +41,13 @@ from understudy.evaluate import (
 from understudy.inference import MOST_MEMBERS, FeedForwardConfig, Predictor
 from understudy.recipe import DAGGER_RECIPE, LARGEST_SEED, DAggerConfig, TrainConfig
 from understudy.report.films import FILMED_EACH, film_evaluation
-from understudy.report.run_files import evaluations_folder
+from understudy.report.run_files import evaluations_folder, read_config
+from understudy.runs import read_metrics
 from understudy.workers import MOST_WORKERS
 from understudy.worlds import World
+
+if TYPE_CHECKING:
+    from understudy.interactive.ledger import Entry
 
 _console = Console(highlight=False)
 _CORES = os.cpu_count() or 1
@@ -280,6 +284,11 @@ def dagger(
             return
         demos = _dataset(data, env) if data else _demonstrations(world, expert, out, demonstrations, resume)
         teacher = _expert(world, expert)
+        if gate == "hg" and not hasattr(teacher, "watch"):
+            raise ConfigError(
+                f"the gate hg waits for a person who takes over and hands back; {expert} never hands back, so give "
+                f"human:{expert}"
+            )
         untrained = us.FeedForward.for_data(demos, shape, seed=recipe.seed)
         if start is None:
             start = us.Ensemble.of(untrained, members, seed=recipe.seed) if members > 1 else untrained
@@ -427,6 +436,10 @@ def compare(
     )
     comparison = us.compare(one, two)
     _say(f"first   {first}: {one}\nsecond  {second}: {two}\n{comparison}")
+    ledgers = {str(path): _ledger(_existing(path)) for path in (first, second)}
+    if all(ledgers.values()):
+        for name, ledger in ledgers.items():
+            _say(f"{name}: {ledger}")
     solved_by_one = comparison.only_first + comparison.only_second
     discordant = solved_by_one / episodes
     if not solved_by_one:
@@ -438,6 +451,8 @@ def compare(
             _say(f"a true difference of {difference:.0%} would be seen with {needed} starts (power 80 %)")
     if json_out:
         rows = {"first": one.to_json(), "second": two.to_json(), "comparison": comparison.to_json()}
+        if all(ledgers.values()):
+            rows["ledgers"] = {name: ledger.to_json() for name, ledger in ledgers.items() if ledger}
         _write_json(json_out, rows)
 
 
@@ -842,11 +857,16 @@ def _described(one: us.Round) -> str:
     alone = f"; alone {one.evaluation}" if one.evaluation else ""
     if one.number == 0:
         return f"round 0: cloned {entry.episodes} demonstrations of {entry.steps} steps{alone}"
-    return (
-        f"round {one.number}: {entry.labels} labels, {entry.expert_steps} of {entry.steps} steps driven by the expert, "
-        f"{entry.interventions} takeovers, {entry.expert_seconds:.0f} s of the expert; with help "
-        f"{entry.successes} of {entry.episodes} succeeded{alone}"
-    )
+    return f"round {one.number}: {entry}{alone}"
+
+
+def _ledger(run: Path) -> Entry | None:
+    """What the expert did in all rounds of a DAgger run, the demonstrations included; None for any other policy."""
+    if not (run / "config.json").exists() or read_config(run).get("command") != "dagger":
+        return None
+    from understudy.interactive.ledger import total_of
+
+    return total_of(read_metrics(run))
 
 
 def _has_script(env: str) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from understudy.agent import Driver
 from understudy.episode import SUCCESS, Episode
+from understudy.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +50,32 @@ class Entry:
     def __add__(self, other: Entry) -> Entry:
         return Entry(**{key: value + getattr(other, key) for key, value in asdict(self).items()})
 
+    def __str__(self) -> str:
+        return (
+            f"{self.labels} labels, {self.expert_steps} of {self.steps} steps driven by the expert, "
+            f"{self.interventions} takeovers, {self.expert_seconds:.0f} s of the expert; "
+            f"{self.successes} of {self.episodes} episodes succeeded with help"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)
+
+
+NOTHING = Entry(0, 0, 0, 0, 0, 0, 0.0, 0)
+
+
+def total_of(rows: Iterable[Mapping[str, Any]]) -> Entry:
+    """What the expert did in all rounds whose rows a run's metrics hold, the demonstrations included.
+
+    Raises:
+        ConfigError: a row is no entry of a ledger.
+    """
+    names = [field.name for field in fields(Entry)]
+    try:
+        return sum((Entry(**{name: row[name] for name in names}) for row in rows), NOTHING)
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"metrics.jsonl holds no ledger ({error}); give a run of `understudy dagger`") from error
 
 
 def entry_of(episodes: Iterable[Episode], control_hz: float) -> Entry:
@@ -61,7 +85,7 @@ def entry_of(episodes: Iterable[Episode], control_hz: float) -> Entry:
         episodes: of one round, or of several.
         control_hz: control steps per second; 0 where nobody knows, and then the time is 0 too.
     """
-    total = Entry(0, 0, 0, 0, 0, 0, 0.0, 0)
+    total = NOTHING
     for episode in episodes:
         expert = episode.driver == Driver.EXPERT
         total += Entry(
