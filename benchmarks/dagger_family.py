@@ -21,7 +21,7 @@ from understudy.interactive.ledger import Entry, total_of
 from understudy.recipe import DAGGER_RECIPE
 
 SEEDS, STARTS, FIRST_START, MAX_STEPS, ROUNDS = (0, 1, 2), 100, 10_000, 200, 4
-PROCESSES = 1
+PROCESSES = 2
 DRAWS, ALPHA = 10_000, 0.05
 
 
@@ -40,11 +40,18 @@ def _metaworld(name: str) -> str:
 
 
 TASKS = {
-    "PickPlace": Task("understudy/PickPlace-v0", "scripted", 8, 5),
+    "PickPlace": Task("understudy/PickPlace-v0", "scripted", 8, 4),
     "relocate": Task("understudy/AdroitRelocate-v0", "adroit_experts/relocate.npz", 4, 2),
+    "hammer": Task("understudy/AdroitHammer-v0", "adroit_experts/hammer.npz", 1, 1),
     "fetch-pick-and-place": Task("FetchPickAndPlace-v4", "fetch_experts/FetchPickAndPlace.npz", 10, 6),
     "peg-insert-side": Task(_metaworld("peg-insert-side"), "scripted", 4, 2),
+    "assembly": Task(_metaworld("assembly"), "scripted", 2, 1),
     "pick-place": Task(_metaworld("pick-place"), "scripted", 4, 2),
+    "stick-pull": Task(_metaworld("stick-pull"), "scripted", 5, 2),
+    "shelf-place": Task(_metaworld("shelf-place"), "scripted", 5, 2),
+    "box-close": Task(_metaworld("box-close"), "scripted", 5, 2),
+    "basketball": Task(_metaworld("basketball"), "scripted", 5, 2),
+    "bin-picking": Task(_metaworld("bin-picking"), "scripted", 5, 2),
 }
 GATES = ("safe", "lazy", "hg", "thrifty")
 GATED_TASKS = ("PickPlace", "relocate", "peg-insert-side", "assembly")

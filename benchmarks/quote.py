@@ -22,6 +22,7 @@ RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 WORLDS = PAGE.with_name("worlds.md")
 UNMEASURED = "not measured yet"
+DAGGER_TASKS = 12
 
 TABLE_BEGINS = "<!-- written by python benchmarks/quote.py, from benchmarks/results/metaworld_experts.json -->"
 TABLE_ENDS = "<!-- end of what it writes -->"
@@ -239,6 +240,19 @@ def world_speed(content: dict[str, Any]) -> Reading:
     return Reading(f"{found['median_steps_per_s']:,.0f}, the median of the tasks", None, spread)
 
 
+def dagger_better(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    better, tasks, worse = found["better_than_bc"], found["tasks"], found["worse_by_more_than_3_points"]
+    text = f"{better} of {tasks}; worse by more than 3 points on {worse}"
+    return Reading(text, tasks == DAGGER_TASKS and better >= 10 and not worse)
+
+
+def dagger_expert(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    reached, tasks = found["at_95_percent_of_expert"], found["tasks"]
+    return Reading(f"{reached} of {tasks}", tasks == DAGGER_TASKS and reached >= 10)
+
+
 FIGURES = (
     Figure(
         "Door, 25 human demonstrations, default recipe of `train bc`: mean success of 5 training seeds x 100 starts",
@@ -320,6 +334,18 @@ FIGURES = (
         experts_success,
     ),
     Figure("Steps of a Metaworld task in a second of CPU time", "-", "metaworld_experts", world_speed),
+    Figure(
+        "DAgger against cloning at the same number of labels: tasks on which it is better (Holm, p < 0.05)",
+        ">= 10 of 12, nowhere worse by more than 3 points",
+        "dagger_family",
+        dagger_better,
+    ),
+    Figure(
+        "DAgger after its rounds: tasks with 95 % of the expert's own success or more",
+        ">= 10 of 12",
+        "dagger_family",
+        dagger_expert,
+    ),
     Figure("`understudy demo` on 2 cores", "< 5 min", "demo_time", minutes("demo_seconds", 5)),
     Figure("`make test` on 2 cores", "< 10 min", "demo_time", minutes("test_seconds", 10)),
     Figure("Set-up with a warm package cache", "< 3 min", "demo_time", minutes("setup_seconds", 3)),
@@ -351,6 +377,8 @@ def page(folder: Path = RESULTS) -> str:
     if "door_recipe_study" in contents:
         study = contents["door_recipe_study"]
         lines += ["", "## Door, one ingredient of the recipe changed at a time", "", *_study_table(study)]
+    if contents.get("dagger_family", {}).get("summary"):
+        lines += ["", "## DAgger against cloning, task by task", "", *_dagger_table(contents["dagger_family"])]
     lines += ["", "## Hosts", "", *(f"- **{letter}**: {text}" for text, letter in hosts.items())]
     if not hosts:
         lines.append(UNMEASURED)
@@ -421,6 +449,25 @@ def _study_table(content: dict[str, Any]) -> list[str]:
         between = interval(wilson_interval(wins, starts * len(rows)))
         each = ", ".join(percent(rate) for rate in rates)
         lines.append(f"| {name} | {percent(sum(rates) / len(rates))} | {between} | {each} | {percent(sustained)} |")
+    return lines
+
+
+def _dagger_table(content: dict[str, Any]) -> list[str]:
+    """DAgger beside cloning at the same number of labels, for the tasks of which all seeds are there."""
+    lines = [
+        f"`{content['command']}`: {content['rounds']} rounds, training seeds {_listed(content['seeds'])}, "
+        f"{content['starts']} starts each from {content['first_start']}, at most {content['max_steps']} steps. The "
+        "interval of the difference is a bootstrap over seeds and starts; p is corrected by Holm over the tasks shown.",
+        "",
+        "| task | labels | DAgger | cloning | difference, 95 % interval | p | expert | cloning on tuning starts |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for task, row in summary(content)["against_bc"].items():
+        lines.append(
+            f"| {task} | {row['labels']:,.0f} | {percent(row['dagger'])} | {percent(row['bc'])} | "
+            f"{100 * row['difference']:+.1f} {interval(row['interval'])} | {row['p_holm']:.3f} | "
+            f"{percent(row['expert'])} | {percent(row['bc_on_tuning_starts'])} |"
+        )
     return lines
 
 

@@ -26,6 +26,7 @@ ORDER = (
     "versus_imitation",
     "door_bc",
     "metaworld_experts",
+    "dagger_family",
     "demo_time",
 )
 NOT_BENCHMARKS = ("common", "quote", "run_all", "starting_document")
@@ -44,7 +45,9 @@ def why_not(name: str) -> str:
         return "the door demonstrations are not here; set UNDERSTUDY_DATA to the folder that holds adroit_door_human"
     if name == "versus_imitation" and not os.environ.get("IMITATION_PYTHON"):
         return "set IMITATION_PYTHON; the install lines are at the top of versus_imitation.py"
-    if name == "metaworld_experts" and find_spec("metaworld") is None:
+    if name == "dagger_family" and not (DATA / "adroit_experts").is_dir():
+        return "the published experts are not here; set UNDERSTUDY_DATA to the folder that holds adroit_experts"
+    if name in ("metaworld_experts", "dagger_family") and find_spec("metaworld") is None:
         return "Metaworld is not installed: pip install 'understudy[metaworld]'"
     return ""
 

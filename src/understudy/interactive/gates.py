@@ -49,8 +49,8 @@ class DAggerGate(Gate):
     """
 
     name: ClassVar[str] = "dagger"
-    schedule: str = "exponential"
-    beta: float = 0.7
+    schedule: str = "constant"
+    beta: float = 0.5
     fade_rounds: int = 5
 
     def __post_init__(self) -> None:
