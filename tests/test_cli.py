@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from html import unescape
 
 import numpy as np
@@ -179,8 +180,30 @@ def test_dagger_records_its_own_demonstrations_where_none_are_given(tmp_path, ca
     assert dagger(*words) == 0
     assert len(Dataset.open(tmp_path / "run-demonstrations")) == 2
     capsys.readouterr()
-    assert dagger(*words) == 2
-    assert "run-demonstrations exists; give it with --data, or continue with --resume" in capsys.readouterr().err
+    assert dagger(tmp_path / "other", *words[1:]) == 0
+    capsys.readouterr()
+    shutil.rmtree(tmp_path / "other")
+    assert dagger(tmp_path / "other", *words[1:]) == 2
+    assert "other-demonstrations exists; give it with --data, or continue with --resume" in capsys.readouterr().err
+
+
+def test_dagger_refuses_before_it_records_demonstrations(tmp_path, capsys):
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "mine.txt").write_text("mine")
+    for out, more in (
+        (full, ()),
+        (tmp_path / "a", ("--gate", "thrifty", "--members", "1")),
+        (tmp_path / "b", ("--gate", "hg")),
+    ):
+        assert dagger(out, *more) == 2
+        assert not out.with_name(f"{out.name}-demonstrations").exists(), capsys.readouterr().err
+
+
+def test_a_resumed_dagger_refuses_another_env_arg(corrected, story, capsys):
+    words = ["--data", str(story / "few"), "--gate", "ensemble", "--resume", "--env-arg", "reward=shaped"]
+    assert dagger(corrected, *words) == 2
+    assert "was begun with env_arguments = None" in capsys.readouterr().err
 
 
 def test_compare_shows_what_the_expert_did_for_either_of_two_dagger_runs(story, corrected, capsys):

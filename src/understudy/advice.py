@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 from understudy.dataset import Diagnosis
@@ -65,7 +66,7 @@ def advise(diagnosis: Diagnosis, situation: Situation) -> Advice:
         diagnosis: of the demonstrations.
         situation: what else is known.
     """
-    data, world = diagnosis.path, diagnosis.env_id or "ID"
+    data, world = shlex.quote(diagnosis.path), diagnosis.env_id or "ID"
     reasons = list(_facts(diagnosis))
     if situation.expert:
         gate, why = _gate(situation)

@@ -42,7 +42,7 @@ from understudy.inference import MOST_MEMBERS, FeedForwardConfig, Predictor
 from understudy.recipe import DAGGER_RECIPE, LARGEST_SEED, DAggerConfig, TrainConfig
 from understudy.report.films import FILMED_EACH, film_evaluation
 from understudy.report.run_files import evaluations_folder, read_config
-from understudy.runs import read_metrics
+from understudy.runs import Run, read_metrics
 from understudy.workers import MOST_WORKERS
 from understudy.worlds import World
 
@@ -277,22 +277,26 @@ def dagger(
     world = us.make_env(factory)
     try:
         start = load(_existing(policy)) if policy else None
+        given = _dataset(data, env, env_arguments) if data else None
         if dry_run:
-            if start is None or data is None:
+            if start is None or given is None:
                 raise ConfigError("--dry-run applies a gate to a policy and recorded episodes; give POLICY and --data")
-            _rehearse(chosen, start, _dataset(data, env))
+            _rehearse(chosen, start, given)
             return
-        demos = _dataset(data, env) if data else _demonstrations(world, expert, out, demonstrations, resume)
         teacher = _expert(world, expert)
         if gate == "hg" and not hasattr(teacher, "watch"):
             raise ConfigError(
                 f"the gate hg waits for a person who takes over and hands back; {expert} never hands back, so give "
                 f"human:{expert}"
             )
-        untrained = us.FeedForward.for_data(demos, shape, seed=recipe.seed)
         if start is None:
-            start = us.Ensemble.of(untrained, members, seed=recipe.seed) if members > 1 else untrained
-        notes = {"env": env, "expert": expert, "data": str(data or demos.path)}
+            single = us.FeedForward(us.spec_of(world), shape).initialized(recipe.seed)
+            start = us.Ensemble.of(single, members, seed=recipe.seed) if members > 1 else single
+        chosen.begin(start)
+        Run.may_begin(out, resume=resume)  # all refusals come before the first demonstration
+        demos = given if given is not None else _demonstrations(world, expert, out, demonstrations, resume)
+        notes: dict[str, Any] = {"env": env, "expert": expert, "data": str(data or demos.path)}
+        notes |= {"env_arguments": list(env_arguments)} if env_arguments else {}
         notes |= {"start": str(policy)} if policy else {}
         with _progress() as bar:
             told = us.dagger(
@@ -430,13 +434,13 @@ def compare(
     world = _world(env, env_arguments)
     policies = {str(path): _policy(_existing(path), world) for path in (first, second)}
     _require_outputs(json_out)
+    ledgers = {str(path): _ledger(_existing(path)) for path in (first, second)}
     one, two = (
         _evaluate(str(path), policies[str(path)], world, episodes, seed, workers, execute, ensemble_decay, judged=True)
         for path in (first, second)
     )
     comparison = us.compare(one, two)
     _say(f"first   {first}: {one}\nsecond  {second}: {two}\n{comparison}")
-    ledgers = {str(path): _ledger(_existing(path)) for path in (first, second)}
     if all(ledgers.values()):
         for name, ledger in ledgers.items():
             _say(f"{name}: {ledger}")
@@ -828,6 +832,8 @@ def _demonstrations(world: Any, expert: str, out: Path, count: int, resume: bool
         raise ConfigError(f"{path} exists; give it with --data, or continue with --resume")
     # A person who watches is asked to demonstrate, and then is engaged throughout.
     teacher = _expert(world, expert)
+    if (out / "config.json").exists():
+        return us.Dataset.open(path)  # the run has begun, so they are complete
     begun = (path / "dataset.json").exists()
     with us.Dataset.open(path) if begun else us.Dataset.create(path, world) as dataset, _progress() as bar:
         dataset.writer().begin()  # an episode whose save was interrupted is taken up before anybody counts them
@@ -847,8 +853,8 @@ def _rehearse(gate: us.Gate, policy: us.Policy, dataset: us.Dataset) -> None:
         steps, labels = steps + one.steps, labels + one.labels
         driven, interventions = driven + one.expert_steps, interventions + one.interventions
     _say(
-        f"the gate {gate.name} would have asked for {labels} labels in {steps} steps ({labels / steps:.0%}), with "
-        f"{driven} steps driven by the expert and {interventions} takeovers"
+        f"the gate {gate.name} would have asked for {labels} labels in {steps} steps ({labels / max(1, steps):.0%}), "
+        f"with {driven} steps driven by the expert and {interventions} takeovers"
     )
 
 
@@ -890,13 +896,13 @@ def _describe(result: Evaluation) -> None:
         _say(f"median time to success {summary['median_time_to_success_s']:.2f} s")
 
 
-def _dataset(path: Path, env: str | None) -> us.Dataset:
+def _dataset(path: Path, env: str | None, env_arguments: Sequence[str] = ()) -> us.Dataset:
     if env is None:
         return us.Dataset.open(_existing(path))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DatasetWarning)  # the world gives what a bare folder lacks
         dataset = us.Dataset.open(_existing(path))
-    return dataset.with_spec(world_spec(_world(env)))
+    return dataset.with_spec(world_spec(_world(env, env_arguments)))
 
 
 def _found(path: Path) -> Path:

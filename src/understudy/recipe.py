@@ -104,7 +104,7 @@ class DAggerConfig:
         require_within("max_steps", self.max_steps, 1)
         require_within("after_success", self.after_success, 0)
         require_within("progress_starts", self.progress_starts, 0)
-        _require(self.cap is None or self.cap > 0, self, "cap", "above 0, in half-ranges of the actions")
+        _require(self.cap is None or 0 < self.cap < math.inf, self, "cap", "above 0, in half-ranges of the actions")
 
 
 def _require(holds: bool, config: TrainConfig | DAggerConfig, name: str, accepted: str) -> None:

@@ -32,19 +32,30 @@ class Run:
 
     def __init__(self, path: Path | str, config: Mapping[str, Any], *, resume: bool = False) -> None:
         self.path = Path(path)
-        if self.path.exists() and not self.path.is_dir():
-            raise ConfigError(f"{self.path} is a file; --out names a folder")
-        begun = (self.path / "config.json").exists()
-        if self._holds_nothing():
+        if self.may_begin(self.path, resume=resume):
             make_folder(self.path)
-            write_file(self.path / "config.json", json.dumps(config, indent=1).encode())
+            write_file(self.path / "config.json", json.dumps(config, indent=1, allow_nan=False).encode())
             write_file(self.path / "metrics.jsonl", b"")
-        elif begun and resume:
-            self._require_same(config)
         else:
-            hint = "continue it with --resume or choose another folder" if begun else "choose another folder"
-            raise ConfigError(f"{self.path} is not empty; {hint}")
+            self._require_same(config)
         (self.path / "checkpoints").mkdir(exist_ok=True)
+
+    @staticmethod
+    def may_begin(path: Path, *, resume: bool) -> bool:
+        """Whether a run would begin in this folder; otherwise it would continue the one that the folder holds.
+
+        Raises:
+            ConfigError: neither; something else is in the way, or `resume` is off.
+        """
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"{path} is a file; --out names a folder")
+        if _holds_nothing(path):
+            return True
+        begun = (path / "config.json").exists()
+        if not (begun and resume):
+            hint = "continue it with --resume or choose another folder" if begun else "choose another folder"
+            raise ConfigError(f"{path} is not empty; {hint}")
+        return False
 
     @property
     def checkpoint(self) -> Path:
@@ -69,18 +80,6 @@ class Run:
         rows = [row for row in read_metrics(self.path) if row.get("step", 0) <= step]
         write_file(self.path / "metrics.jsonl", "".join(map(_line, rows)).encode())
 
-    def _holds_nothing(self) -> bool:
-        """Whether the folder is new or empty, or has only what a job leaves that failed before its first checkpoint."""
-        if not self.path.exists():
-            return True
-        names = {item.name for item in self.path.iterdir() if not item.name.endswith(TEMPORARY_SUFFIX)}
-        checkpoints = self.path / "checkpoints"
-        return (
-            names <= {"config.json", "metrics.jsonl", "checkpoints"}
-            and not read_metrics(self.path)
-            and not (checkpoints.exists() and any(checkpoints.iterdir()))
-        )
-
     def _require_same(self, config: Mapping[str, Any]) -> None:
         before = _leaves(json.loads((self.path / "config.json").read_text()))
         now = _leaves(json.loads(json.dumps(config)))
@@ -96,6 +95,19 @@ class Run:
                     f"{self.path} was begun with {key} = {before.get(key)!r}, now it is {now.get(key)!r}; "
                     "resume with the same options or choose another folder"
                 )
+
+
+def _holds_nothing(path: Path) -> bool:
+    """Whether the folder is new or empty, or has only what a job leaves that failed before its first checkpoint."""
+    if not path.exists():
+        return True
+    names = {item.name for item in path.iterdir() if not item.name.endswith(TEMPORARY_SUFFIX)}
+    checkpoints = path / "checkpoints"
+    return (
+        names <= {"config.json", "metrics.jsonl", "checkpoints"}
+        and not read_metrics(path)
+        and not (checkpoints.exists() and any(checkpoints.iterdir()))
+    )
 
 
 def _leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -23,7 +23,7 @@ from understudy.interactive.ledger import Entry, entry_of
 from understudy.interactive.tick import Gate, GatedAgent
 from understudy.policies import Policy
 from understudy.recipe import DAGGER_RECIPE, DAggerConfig, TrainConfig
-from understudy.runs import Run
+from understudy.runs import Run, read_metrics
 from understudy.spec import Spec, spec_of
 from understudy.trainer import TrainLog, train
 from understudy.worlds import World
@@ -106,7 +106,7 @@ def dagger(
         env: the world in which is collected.
         expert: whom the gate may call.
         gate: who drives.
-        policy: shape and first weights, or a trained policy.
+        policy: the shape of what is trained, its first weights drawn anew; or a trained policy to begin with.
         demos: what is known before.
         config: of the rounds.
         recipe: of each training; its seed draws the first weights, and the starts follow those of `demos`.
@@ -147,15 +147,17 @@ def dagger(
         folder = Run(run, description, resume=resume) if run is not None else None
         home = folder.path if folder is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         collected = stack.enter_context(_collected(home / "data", spec))
-        if folder is not None and resume:
-            folder.rewind(-1)  # each round is told again, from what it left on the disk
+        if folder is not None:
+            folder.rewind(config.rounds)  # without a row that a crash has torn
+        told = {row["step"] for row in read_metrics(home)}
         rounds = _Rounds(env, expert, gate, policy, demos, collected, config, recipe, home, watcher)
         for number in range(config.rounds + 1):
             entry = rounds.collect(number)
             trained = rounds.train(number)
             evaluation = rounds.measure(number, trained, world, workers)
             if folder is not None:
-                folder.log(_row(number, entry, evaluation))
+                if number not in told:
+                    folder.log(_row(number, entry, evaluation))
                 # Differs from Ross et al. 2011: the last policy is the result, not the best one on validation.
                 if number == config.rounds and not folder.policy.exists():
                     save(trained, folder.policy)
@@ -288,5 +290,7 @@ def _options(gate: Gate) -> dict[str, Any]:
 
 
 def _row(number: int, entry: Entry, evaluation: Evaluation | None) -> dict[str, Any]:
-    alone = {"success_alone": evaluation.success_rate, "starts_alone": len(evaluation.trials)} if evaluation else {}
-    return {"step": number, **entry.to_json(), **alone}
+    row = {"step": number, **entry.to_json()}
+    if evaluation is not None and evaluation.is_judged:
+        row |= {"success_alone": evaluation.success_rate, "starts_alone": len(evaluation.trials)}
+    return row

@@ -98,7 +98,7 @@ class SafeGate(Gate):
     _unsafe: Score | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        _require(self.tau > 0, "tau", self.tau, "above 0, in half-ranges of the actions")
+        _require(0 < self.tau < np.inf, "tau", self.tau, "above 0, in half-ranges of the actions")
         _require(0 < self.caution < 1, "caution", self.caution, "between 0 and 1")
 
     def fit(self, dataset: Dataset, policy: Policy) -> None:
@@ -114,12 +114,12 @@ class LazyGate(SafeGate):
     """LazyDAgger: SafeDAgger's classifier calls the expert, who stays until the policy agrees (Hoque et al. 2021a).
 
     The expert hands back when the true deviation is below `tau_back`, which is smaller than tau: this hysteresis makes
-    long takeovers of many short ones. While the expert drives, noise is added to what is executed
-    and not to the label, so that the data show how to come back.
+    long takeovers of many short ones. While the expert drives, noise is added to what is executed and not to the
+    label, so that the data show how to come back.
 
     Args:
-        tau_back: deviation below which the policy drives again, in half-ranges; tau / sqrt(10) where not
-            given, the authors' tenth of a squared deviation.
+        tau_back: deviation below which the policy drives again, in half-ranges; tau / sqrt(10) where not given, the
+            authors' tenth of a squared deviation.
         noise: deviation of the noise on the expert's executed action, in half-ranges.
 
     Raises:
@@ -204,8 +204,8 @@ class EnsembleGate(Gate):
     chi: float = 0.1
 
     def __post_init__(self) -> None:
-        _require(self.tau > 0, "tau", self.tau, "above 0, in half-ranges of the actions")
-        _require(self.chi > 0, "chi", self.chi, "above 0, in half-ranges of the actions")
+        _require(0 < self.tau < np.inf, "tau", self.tau, "above 0, in half-ranges of the actions")
+        _require(0 < self.chi < np.inf, "chi", self.chi, "above 0, in half-ranges of the actions")
 
     def begin(self, policy: Policy) -> None:
         _require_ensemble(policy, self.name)
@@ -221,8 +221,8 @@ class ThriftyGate(Gate):
 
     Novelty is the doubt of the ensemble; risk is 1 - Q, with Q(o, a) the learned discounted probability of success
     (Hoque et al. 2021b, section 4). Both thresholds come from the budget: the quantiles of novelty and risk over what
-    the policy has visited at which one step in 1 / budget calls the expert. The expert hands back when the deviation is
-    below its mean on the training data and the risk is below its median.
+    was visited lately at which one step in 1 / budget calls the expert. The expert hands back when the deviation is not
+    above its mean, and the risk not above its median, over the same episodes.
 
     Args:
         budget: takeovers for each step that the policy drives, above 0 and up to 1.
@@ -307,7 +307,7 @@ class _Visited(NamedTuple):
 
 
 class _Thresholds(NamedTuple):
-    """Above `novel` or `risky` the expert is called; below both `agreement` and `calm` the policy drives again."""
+    """Above `novel` or `risky` the expert is called; above neither `agreement` nor `calm` the policy drives again."""
 
     novel: float
     risky: float

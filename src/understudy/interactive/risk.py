@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from understudy.dataset import Dataset
-from understudy.episode import SUCCESS, Episode
+from understudy.episode import SUCCESS, UNKNOWN, Episode
 from understudy.errors import DataError
 from understudy.execution import PolicyAgent
 from understudy.inference import Predictor
@@ -103,8 +103,8 @@ def learn_success(dataset: Dataset, policy: Policy, discount: float, *, seed: in
     """Q(o, a): the discounted probability that the policy succeeds from here (Hoque et al. 2021b, section 4).
 
     Temporal differences on every recorded transition, whoever drove: the target is 1 where the step succeeded, else
-    discount * Q'(o', pi(o')), with Q' a slow copy of Q that follows it at each update. The last step of an attempt that
-    has not succeeded by then has the target 0, also where the clock ended it: what is too late is no success.
+    discount * Q'(o', pi(o')), with Q' a slow copy of Q that follows it at each update. The last step of an attempt has
+    the target 0 unless it succeeded itself, also where the clock ended it: what is too late is no success.
 
     Args:
         dataset: everything collected so far.
@@ -113,11 +113,13 @@ def learn_success(dataset: Dataset, policy: Policy, discount: float, *, seed: in
         seed: of first weights and batches.
 
     Raises:
-        DataError: there is no episode.
+        DataError: no episode says whether it succeeded.
     """
     robot, scale = policy.for_execution(), _scaling(policy)
     inputs, following, succeeded, ended = [], [], [], []
     for episode in dataset:
+        if episode.success == UNKNOWN:
+            continue  # nobody said how it ended, so it shows neither success nor failure
         proposed = proposals(robot, episode, final=True)  # (T + 1, A)
         inputs.append(scale(episode.observations[:-1], episode.actions))
         following.append(scale(episode.observations[1:], proposed[1:]))
@@ -128,7 +130,7 @@ def learn_success(dataset: Dataset, policy: Policy, discount: float, *, seed: in
         judged = episode.success != SUCCESS or episode.succeeded.any()
         succeeded.append(episode.succeeded if judged else last)
     if not inputs:
-        raise DataError("there is no episode to learn from; record some first")
+        raise DataError("no episode says whether it succeeded, and risk is learnt from that; use another gate")
     now, later = torch.from_numpy(np.concatenate(inputs)), torch.from_numpy(np.concatenate(following))
     reached = torch.from_numpy(np.concatenate(succeeded).astype(np.float32))
     over = torch.from_numpy(np.concatenate(ended).astype(np.float32))

@@ -39,6 +39,8 @@ def training_command(run: Path, config: Mapping[str, Any]) -> str | None:
         words = ["--data", config.get("data", "DATA"), "--out", run, "--members", members, *_options(shape)]
         if "env" in config:
             words += ["--env", config["env"]]
+        for pair in config.get("env_arguments", ()):
+            words += ["--env-arg", pair]
         if config["command"] == "train":
             return _line("train", "bc", *words, *_options(recipe))
         gate = dict(config["gate"])
@@ -48,7 +50,7 @@ def training_command(run: Path, config: Mapping[str, Any]) -> str | None:
             words += ["--gate-arg", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
         start = [config["start"]] if "start" in config else []
         return _line("dagger", *start, *words, *_options(rounds), *_options(recipe, DAGGER_RECIPE))
-    except (AttributeError, KeyError, TypeError, UnderstudyError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, UnderstudyError) as error:
         raise ConfigError(f"{str(run / 'config.json')!r} is not what this Understudy's training writes") from error
 
 
