@@ -375,3 +375,10 @@ def test_the_demo_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, capsys
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
     assert main([*out[:-1], str(tmp_path / "mine")]) == 2
+
+
+@pytest.mark.parametrize("words", [("--workers", "0"), ("--seed", "-1")])
+def test_the_demo_refuses_before_it_records(tmp_path, capsys, words):
+    assert main(["demo", "--out", str(tmp_path / "demo"), *words]) == 2
+    assert "accepted" in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()

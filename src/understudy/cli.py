@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import sys
 import time
 import warnings
@@ -86,6 +87,8 @@ def demo(out: Path = Path("runs/demo"), seed: int = 0, workers: int = _CORES) ->
     """
     from understudy.demo import tell
 
+    require_within("workers", workers, 1, MOST_WORKERS)
+    require_within("seed", seed, 0, LARGEST_SEED)
     started = time.monotonic()
     with _progress() as bar:
         report = tell(out, seed=seed, workers=workers, say=_say, progress=bar)
@@ -222,7 +225,7 @@ def train_bc(
         us.train(policy, dataset, recipe, run=out, resume=resume, on_log=show, on_step=bar.at, notes=notes)
     _write_json(out / "health.json", diagnosis.to_json())
     us.write_run_report(out)
-    _say(f"{out / 'policy'}: the policy; measure it with `understudy evaluate {out} --env ID`")
+    _say(f"{out / 'policy'}: the policy; measure it with `understudy evaluate {shlex.quote(str(out))} --env ID`")
 
 
 def dagger(
