@@ -166,6 +166,9 @@ def test_nothing_is_learnt_from_nothing_in_one_line(tmp_path):
         unasked.append(Episode(fresh_points(8), np.zeros((7, 2)), driver=np.zeros(7)))
     with pytest.raises(DataError, match="no step has a label"):
         learn_deviation(unasked, policy, 0.2, seed=0)
+    # Nobody judged that episode, which makes it neither a success nor a failure.
+    with pytest.raises(DataError, match="no episode says whether it succeeded"):
+        learn_success(unasked, policy, 0.9, seed=0)
 
 
 def test_a_policy_that_was_never_trained_has_no_risk(demos):
