@@ -49,10 +49,10 @@ verify-data: $(READY)  ## the full form of the promises about data
 	$(BIN)/python -m pytest -m full tests/dataset
 
 verify-repeat: $(READY)  ## the full form of the promises about repeatability
-	$(BIN)/python -m pytest -m full tests --ignore=tests/dataset --ignore=tests/security
+	$(BIN)/python -m pytest -m full tests --ignore=tests/dataset
 
 verify-security: $(READY)  ## the full form of the promises about security
-	$(BIN)/python -m pytest -m "full or not full" tests/security
+	$(BIN)/python -m pytest -m "full or not full" -k "hostile or mutated" tests
 
 system:  ## Debian packages for videos (EGL) and for the tests that open the report in a browser (Chromium)
 	$(shell [ "$$(id -u)" = 0 ] || echo sudo) apt-get update -qq
