@@ -15,6 +15,7 @@ from understudy.episode import Episode
 from understudy.errors import UnderstudyError
 from understudy.evaluate import Comparison, Evaluation, Trial, compare, episodes_needed, evaluate, wilson_interval
 from understudy.execution import PolicyAgent
+from understudy.export import Export, export
 from understudy.inference import FeedForwardConfig, load_predictor
 from understudy.observers import Video
 from understudy.playback import Drift, Show, film, replay, show_live
@@ -86,6 +87,7 @@ __all__ = [
     "Episode",
     "Evaluation",
     "Expert",
+    "Export",
     "FeedForward",
     "FeedForwardConfig",
     "Gate",
@@ -116,6 +118,7 @@ __all__ = [
     "diagnose",
     "episodes_needed",
     "evaluate",
+    "export",
     "film",
     "gate_for",
     "import_dataset",
