@@ -152,14 +152,13 @@ import hashlib, os, sys
 import numpy as np
 import understudy as us
 folder, torch, user = sys.argv[1], sys.argv[2] == "torch", int(sys.argv[3])
+with np.load(folder + "/expected.npz", allow_pickle=False) as stored:
+    pairs = list(zip(stored["observations"], stored["actions"]))
 if user:
     for path in (folder, folder + "/policy.onnx"):  # an interpreter that only root may read imports all it needs now
         us.load(path) if torch else us.load_predictor(path)
     os.setgroups([]); os.setgid(user); os.setuid(user)
     assert os.geteuid() == user
-with np.load(folder + "/expected.npz", allow_pickle=False) as stored:
-    pairs = list(zip(stored["observations"], stored["actions"]))
-reach = None
 for path in (folder, folder + "/policy.onnx"):
     policy = us.load(path) if torch else us.load_predictor(path)
     reach = policy.spec.action_high - policy.spec.action_low

@@ -22,6 +22,7 @@ LAYERS = (
     ("policies",),
     ("normalize",),
     # --- no torch from here on ---
+    ("robots",),
     ("playback", "advice", "export"),
     ("observers", "dataset"),
     ("evaluate",),

@@ -12,6 +12,7 @@
     ├── ExpertError          an expert that answered nothing, NaN, or the wrong size
     ├── ActionError          an agent that asked for something that is no action
     ├── WorldError           an environment that raised, or returned what it may not (NaN, wrong size)
+    ├── RobotError           a robot that cannot be reached, was stopped, or answered what it may not
     ├── WorkerError          a worker process that died or hung
     └── MissingDependency    an optional package or system library that is not installed
 
@@ -79,6 +80,10 @@ class ActionError(UnderstudyError, ValueError):
 
 class WorldError(UnderstudyError, ValueError):
     """An environment raised, or returned something that is not an observation or a reward."""
+
+
+class RobotError(UnderstudyError, RuntimeError):
+    """A robot cannot be reached, was stopped, or answered what no robot may."""
 
 
 class WorkerError(UnderstudyError, RuntimeError):
