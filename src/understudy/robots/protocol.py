@@ -61,9 +61,7 @@ class Axis:
             low, high = self.low, self.high
         else:
             low, high = (None, None) if self.velocity is None else (-self.velocity, self.velocity)
-        return Channel(
-            self.name, self.unit, -math.inf if low is None else low, math.inf if high is None else high
-        )
+        return Channel(self.name, self.unit, -math.inf if low is None else low, math.inf if high is None else high)
 
 
 @dataclass(frozen=True, slots=True)
