@@ -21,6 +21,7 @@ from understudy.cli.cloning import advise, train_bc
 from understudy.cli.console import progress, say, tell
 from understudy.cli.correcting import dagger
 from understudy.cli.data import import_, inspect, record, replay, view
+from understudy.cli.exporting import export
 from understudy.cli.measuring import compare, evaluate, report
 from understudy.durable import in_words
 from understudy.errors import ConfigError, UnderstudyError, require_within
@@ -61,6 +62,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "evaluate": evaluate,
     "compare": compare,
     "report": report,
+    "export": export,
     "advise": advise,
 }
 _AFTER_CTRL_C = {

@@ -18,6 +18,7 @@ from understudy.durable import prove_writable, write_file
 from understudy.errors import ConfigError
 from understudy.evaluate import world_spec, world_with
 from understudy.inference import Predictor
+from understudy.onnx_file import is_onnx
 from understudy.worlds import World
 
 CORES = os.cpu_count() or 1
@@ -99,8 +100,8 @@ def existing(path: Path) -> Path:
 
 
 def is_policy(path: Path) -> bool:
-    """Whether the path holds a policy or a run."""
-    return any((path / name).exists() for name in ("policy.json", "config.json"))
+    """Whether the path holds a policy or a run, or is an exported policy."""
+    return is_onnx(path) or any((path / name).exists() for name in ("policy.json", "config.json"))
 
 
 def named_values(pairs: Sequence[str], option: str = "--env-arg") -> dict[str, Any]:

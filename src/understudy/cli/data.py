@@ -49,7 +49,7 @@ def record(
 
     Args:
         out: the dataset's folder.
-        expert: scripted, scripted-human, a policy folder or run, or an .npz of MLP weights.
+        expert: scripted, scripted-human, a policy folder, run or .onnx, or an .npz of MLP weights.
         episodes: how many to record.
         seed: of the first start; the next after those recorded where not given.
         after_success: steps that a demonstration goes on after its first success; None for the world's own end.
@@ -138,7 +138,7 @@ def view(
     """Show a dataset's episodes or a policy at work, live in a window or as an MP4.
 
     Args:
-        source: a dataset or a bare folder (its actions are replayed), a policy folder or a run.
+        source: a dataset or a bare folder (its actions are replayed), a policy folder, a run or an .onnx.
         episodes: how many to show.
         seed: of a policy's first start.
         out: MP4 to write; a window opens where not given.
