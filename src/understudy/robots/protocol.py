@@ -148,8 +148,9 @@ class Robot(Protocol):
     """A robot, or the driver of one. It lives in the guard's process, so it must pickle before it is connected.
 
     Nothing but `command` moves it, and nobody but the guard calls `command`, with values that have passed the gate.
-    Every method but `connect` and `home` returns or raises within `timeout_s` of the guard, half a second at most.
-    A robot that cannot be reached raises RobotError.
+    Every method returns or raises within half a second, `connect` and `home` within two. A robot that cannot be reached
+    raises RobotLost (an OSError counts as one), and the guard connects anew for a while; one that refuses to move, since
+    somebody pressed its emergency stop, raises RobotError, and the guard stops for good.
     """
 
     @property
