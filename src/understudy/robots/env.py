@@ -84,7 +84,7 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         self.seen = Seen(Status.IDLE, None, np.zeros(len(spec.actions)))
         self.keys: list[str] = []  # pressed at the guard's terminal and not yet used
 
-    # ---- Gymnasium ---------------------------------------------------------------------------------------------------
+    # ---- Gymnasium ----------------------------------------
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -148,7 +148,7 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         """Brings the robot to rest and ends the guard."""
         self.link.close()
 
-    # ---- what a robot has beside ---------------------------------------------------------------------------------------
+    # ---- what a robot has beside ----------------------------------------
 
     def rest(self) -> None:
         """Brings the robot to rest: nobody drives any more. `rollout` calls it, however it ends."""
@@ -180,7 +180,7 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         """Interventions of gate and guard by kind, since the guard began."""
         return self.seen.counts
 
-    # ---- inside --------------------------------------------------------------------------------------------------------
+    # ---- inside ----------------------------------------
 
     def _wait(self) -> None:
         """Until the deadline of this tick, or not at all where it is missed."""

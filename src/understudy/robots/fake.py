@@ -167,10 +167,10 @@ class FakeBody:
         left_s = now_s - self._time_s
         self._time_s = now_s
         if self._stopping:
-            moving_s = np.minimum(np.abs(self._v) / self._config.acceleration, left_s)
+            braking_s = np.minimum(np.abs(self._v) / self._config.acceleration, left_s)
             brake = np.sign(self._v) * self._config.acceleration
-            self._p = self._p + self._v * moving_s - brake * moving_s**2 / 2
-            self._v = self._v - brake * moving_s
+            self._p = self._p + self._v * braking_s - brake * braking_s**2 / 2
+            self._v = self._v - brake * braking_s
             self.monitor.look(self._p.tolist())
             return
         moving_s = min(left_s, max(0.0, self._until_s - (now_s - left_s)))

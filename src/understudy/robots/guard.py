@@ -25,6 +25,7 @@ from understudy.robots.safety import Kind, SafetyConfig, SafetyGate
 PERIODS_TO_TIMEOUT = 3.0
 CALL_S = 1.0  # a driver's call that takes longer hangs
 _LATE_PERIODS = 1.5  # after which a missing command is replaced by braking
+_STANDS_PERIODS = 2.0  # after which a robot that takes positions stands at the last one
 _BURST = 1.5  # commands that may follow one another at once
 _RETRY_S = 0.1
 _LOCK_S = 0.05
@@ -86,7 +87,7 @@ class Guard:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if dry_run:  # nothing that is not told to move has to
-            config = replace(config, frozen_s=math.inf)
+            config = replace(config, frozen_s=math.inf, astray_s=math.inf)
         self._robot, self._config, self._dry_run, self._clock = robot, config, dry_run, clock
         spec = robot.spec
         self.gate = SafetyGate(spec, config, getattr(robot, "forward", None))
@@ -105,14 +106,14 @@ class Guard:
         self._pending: tuple[Sequence[float], float, float] | None = None
         self._late, self._brake_s = False, math.inf  # whether it brakes for a late command; when it (next) will
         self._refused_s: float | None = None
-        self._resume_s: float | None = None  # when motion may begin again after a stop
+        self._resume_s: float | None = -math.inf  # when motion may begin again after a stop
         self._lost_s = self._tried_s = -math.inf
         self._driver = -1
         self._oldest_s = 0.0
         self._owner = threading.get_ident()
         self.calling_since_s: float | None = None
 
-    # ---- what the driver's process asks ----------------------------------------------------------------------------
+    # ---- what the driver's process asks ----------------------------------------
 
     def begin(self, seed: int) -> Seen:
         """Connects where needed and looks where the robot is; from here on, commands move it."""
@@ -208,7 +209,7 @@ class Guard:
         counts = dict(self.gate.counts)
         return Seen(self._status, self._reading, self._executed, counts, self._oldest_s, self._reason, home)
 
-    # ---- the watchdog ----------------------------------------------------------------------------------------------
+    # ---- the watchdog ----------------------------------------
 
     def tick(self) -> float:
         """Does what is due: sends what waited, brakes for what is late, stops what is silent, tries a lost connection.
@@ -235,7 +236,23 @@ class Guard:
             self._brake(self._reading, now_s)
         return min(due_s, silent_at_s, self._brake_s)
 
-    # ---- inside ----------------------------------------------------------------------------------------------------
+    def supervise(self) -> None:
+        """Looks after a call of the driver that takes long; another thread than the guard's calls it regularly."""
+        since_s, now_s = self.calling_since_s, self._clock()
+        if since_s is None:
+            return
+        if now_s - since_s > CALL_S:
+            self.stop(f"{Kind.CONNECTION}: a call of the driver hangs", Kind.CONNECTION)
+        elif now_s - since_s > self._timeout_s and self._resume_s is None and self._status is Status.RUNNING:
+            self.gate.counts[Kind.SILENCE] += 1
+            self._halt()
+
+    @property
+    def supervised_s(self) -> float:
+        """How often `supervise` wants to be called."""
+        return self._timeout_s / 3
+
+    # ---- inside ----------------------------------------
 
     def _flush(self) -> float:
         """Sends the newest command as soon as the rate allows it; when that is."""
@@ -261,6 +278,8 @@ class Guard:
                 self.stop(str(error))
                 return math.inf
         age_s = now_s - observed_s
+        if now_s - self._emitted_s > _STANDS_PERIODS * self._period_s:
+            self.gate.stand()
         decision = self.gate.decide(values, reading.position.tolist(), age_s, novelty)
         if decision.values is None:
             self.stop(decision.reason)
@@ -285,6 +304,8 @@ class Guard:
 
     def _brake(self, reading: Reading, now_s: float) -> None:
         """A command is missing: the robot slows down, and goes on when the next one comes."""
+        if now_s - self._emitted_s > _STANDS_PERIODS * self._period_s:
+            self.gate.stand()
         decision = self.gate.hold(Kind.LATE, reading.position.tolist(), now_s - reading.time_s, again=self._late)
         self._late = True
         self._brake_s = now_s + self._period_s
@@ -320,6 +341,7 @@ class Guard:
     def _halt(self) -> None:
         """Tells the robot to stop, in a new connection where the old one is gone."""
         self._resume_s = self._clock() + self._settle_s
+        self.gate.rest()
         if self._reading is not None:
             moves = np.array([mode is Mode.VELOCITY for mode in self._modes])
             self._executed = np.where(moves, 0.0, self._executed)

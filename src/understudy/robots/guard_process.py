@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.errors import ConfigError, RobotError
-from understudy.robots.guard import CALL_S, Guard, Seen, Status
+from understudy.robots.guard import Guard, Seen, Status
 from understudy.robots.processes import context
 from understudy.robots.protocol import Reading, Robot
 from understudy.robots.safety import Kind, SafetyConfig
@@ -33,7 +33,6 @@ _START_S = 60.0
 _ANSWER_S = 1.5
 _BEGIN_S = 8.0
 _RESCUE_S = 2.0
-_SUPERVISED_S = 0.1
 _NO_READING, _JUDGES, _SUCCEEDED, _HAS_HOME = 1, 2, 4, 8
 
 
@@ -96,7 +95,7 @@ class LocalLink:
         self._guard.close()
 
 
-# ---- in the policy's process ------------------------------------------------------------------------------------------
+# ---- in the policy's process ----------------------------------------
 
 
 class GuardLink:
@@ -254,7 +253,8 @@ class GuardLink:
 def pack_seen(seen: Seen, id: int) -> bytes:
     """The answer of a guard as bytes."""
     flags = seen.status << 4
-    time_s, parts = 0.0, []
+    time_s = 0.0
+    parts: list[NDArray[Any]] = []
     if seen.reading is None:
         flags |= _NO_READING
     else:
@@ -263,7 +263,7 @@ def pack_seen(seen: Seen, id: int) -> bytes:
         if reading.succeeded is not None:
             flags |= _JUDGES | _SUCCEEDED * reading.succeeded
         parts += [reading.observation, reading.position]
-    parts += [seen.executed, [seen.counts.get(kind, 0) for kind in _KINDS]]
+    parts += [seen.executed, np.array([seen.counts.get(kind, 0) for kind in _KINDS])]
     if seen.home is not None:
         flags |= _HAS_HOME
         parts.append(seen.home)
@@ -288,7 +288,7 @@ def unpack_seen(message: Message, channels: int, axes: int, before: Seen) -> See
     return Seen(Status(message.flags >> 4), reading, executed, counts, message.extra, reason, home, keys)
 
 
-# ---- in the guard's process -------------------------------------------------------------------------------------------
+# ---- in the guard's process ----------------------------------------
 
 
 def serve_guard(
@@ -371,7 +371,8 @@ class _Stopper:
         self._guard, self._button = guard, button
         self._keys: list[str] = []
         self.ended = False
-        self._terminal = self._settings = None
+        self._terminal: int | None = None
+        self._settings: list[Any] = []
         if keyboard:
             with contextlib.suppress(OSError, termios.error):  # no terminal, no keys; the other buttons remain
                 self._terminal = os.open(keyboard, os.O_RDWR | os.O_NOCTTY)
@@ -390,7 +391,7 @@ class _Stopper:
     def close(self) -> None:
         if self._terminal is not None:
             with contextlib.suppress(OSError, termios.error):
-                termios.tcsetattr(self._terminal, termios.TCSANOW, self._settings)  # type: ignore[arg-type]
+                termios.tcsetattr(self._terminal, termios.TCSANOW, self._settings)
 
     def _signalled(self, number: int, frame: object) -> None:
         if number == signal.SIGTERM:
@@ -402,16 +403,14 @@ class _Stopper:
         if self._terminal is not None:
             sources.append(self._terminal)
         while True:
-            ready, _, _ = select.select(sources, [], [], _SUPERVISED_S)
+            ready, _, _ = select.select(sources, [], [], self._guard.supervised_s)
             for source in ready:
                 self._listen(source, sources)
-            since_s = self._guard.calling_since_s
-            if since_s is not None and time.monotonic() - since_s > CALL_S:
-                self._guard.stop(f"{Kind.CONNECTION}: a call of the driver hangs", Kind.CONNECTION)
+            self._guard.supervise()
 
     def _listen(self, source: Any, sources: list[Any]) -> None:
-        if source is self._terminal:
-            key = os.read(source, 1).decode(errors="replace")
+        if source is self._terminal and self._terminal is not None:
+            key = os.read(self._terminal, 1).decode(errors="replace")
             if not key:
                 sources.remove(source)
             elif key in STOP_KEYS:

@@ -1,4 +1,4 @@
-"""A robot's controller as a process of its own, and the driver that talks to it: what the fake and simulated ones share.
+"""A robot's controller as a process of its own, and the driver that talks to it; for robots to test with.
 
 Like the controller of a real arm it does not die with the program that drives it, it serves whoever connects, and it
 goes on as it was told until it is told something else.
@@ -102,7 +102,7 @@ class Faults(Protocol):
     def wait_s(self, now_s: float) -> float | None: ...
 
 
-# ---- the process ----------------------------------------------------------------------------------------------------
+# ---- the process ----------------------------------------
 
 
 def serve(build: Callable[[], tuple[Body, Faults]], path: str, lifeline: socket.socket) -> None:
@@ -180,8 +180,8 @@ class _Server:
         client.close()
 
     def _take(self, source: Any) -> None:
-        if source is self._listener:
-            client, _ = source.accept()
+        if self._listener is not None and source is self._listener:
+            client, _ = self._listener.accept()
             client.setblocking(False)
             self._clients.add(client)
             self._alone_s = None
@@ -241,7 +241,7 @@ class _Server:
                 client.send(data)
 
 
-# ---- its owner ------------------------------------------------------------------------------------------------------
+# ---- its owner ----------------------------------------
 
 
 class Machine:
@@ -300,7 +300,7 @@ class Machine:
                 raise RobotLost(f"the robot's process does not answer: {error}") from error
 
 
-# ---- its driver -----------------------------------------------------------------------------------------------------
+# ---- its driver ----------------------------------------
 
 
 class MachineRobot:

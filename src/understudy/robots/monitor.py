@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 _TOLERANCE = 1e-6
 _BURST = 3.0  # commands that may come at once, where a late one meets the next
-_PAUSE = 2.5  # periods without a command, after which a robot that takes positions is at rest
+_PAUSE = 1.5, 3.0  # periods without a command: from here a robot that takes positions may stand, from there it does
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,10 @@ class Monitor:
             else:
                 before = last[index]
                 now_speed = (value - before) / self.period_s
-                paused = silent_s > _PAUSE * self.period_s
-                change = (now_speed - (0.0 if paused else speed[index])) / self.period_s
+                from_rest, from_motion = now_speed / self.period_s, (now_speed - speed[index]) / self.period_s
+                change = from_rest if silent_s > _PAUSE[1] * self.period_s else from_motion
+                if silent_s > _PAUSE[0] * self.period_s and abs(from_rest) < abs(change):
+                    change = from_rest
                 stands_at = value
             speeds.append(now_speed)
             slack = _TOLERANCE * (bound.high - bound.low)

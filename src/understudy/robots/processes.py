@@ -1,4 +1,4 @@
-"""Processes of their own for the guard and for robots to test with: started quickly, and free of their parent's state."""
+"""Processes for the guard and for robots to test with: started quickly, and free of their parent's state."""
 
 from __future__ import annotations
 

@@ -124,7 +124,8 @@ class RobotSpec:
                     raise ConfigError(f"{key!r} is no limit of the axis {name}; accepted: {', '.join(accepted)}")
                 if isinstance(value, bool) or not isinstance(value, int | float):
                     raise ConfigError(f"{key} of the axis {name} is {value!r}; it is a number")
-            known[name] = replace(known[name], **{key: float(value) for key, value in values.items()})
+            given: dict[str, Any] = {key: float(value) for key, value in values.items()}
+            known[name] = replace(known[name], **given)
         return replace(self, axes=tuple(known.values()))
 
 
@@ -148,9 +149,10 @@ class Robot(Protocol):
     """A robot, or the driver of one. It lives in the guard's process, so it must pickle before it is connected.
 
     Nothing but `command` moves it, and nobody but the guard calls `command`, with values that have passed the gate.
-    Every method returns or raises within half a second, `connect` and `home` within two. A robot that cannot be reached
-    raises RobotLost (an OSError counts as one), and the guard connects anew for a while; one that refuses to move, since
-    somebody pressed its emergency stop, raises RobotError, and the guard stops for good.
+    Every method returns or raises within half a second, `connect` and `home` within two; while one runs, the guard does
+    nothing else, so `read` had better not wait. A robot that cannot be reached raises RobotLost (an OSError counts as
+    one), and the guard connects anew for a while; one that refuses to move, since somebody pressed its emergency stop,
+    raises RobotError, and the guard stops for good.
     """
 
     @property

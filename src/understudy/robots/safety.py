@@ -50,6 +50,7 @@ class Kind(StrEnum):
     STALE_OBSERVATION = "stale observation"
     STALE_COMMAND = "stale command"
     FROZEN = "frozen sensor"
+    ASTRAY = "astray"
     NOVELTY = "novelty"
     LATE = "late"
     SILENCE = "silence"
@@ -70,6 +71,8 @@ class SafetyConfig:
             change of who drives.
         frozen_s: how long an axis may be told to move at full speed (or longer at less) while not one bit of its
             measured position changes.
+        astray_s: how far an axis may be from where its commands should have brought it, as seconds at full speed; where
+            velocities are commanded, a difference is forgotten within a second.
         patience_s: of refusing every command, after which the robot is stopped for good.
         reconnect_s: for which a lost connection is tried again.
         novelty_limit: how strange an observation may be (`novelty.py`); infinite where nothing measures it.
@@ -84,6 +87,7 @@ class SafetyConfig:
     stale_s: float = 0.2
     ramp_s: float = 0.5
     frozen_s: float = 0.3
+    astray_s: float = 0.3
     patience_s: float = 1.0
     reconnect_s: float = 2.0
     novelty_limit: float = math.inf
@@ -94,6 +98,7 @@ class SafetyConfig:
         require_within("stale_s", self.stale_s, 0.002, 1.0)
         require_within("ramp_s", self.ramp_s, 0.0, 60.0)
         require_within("frozen_s", self.frozen_s, 0.01)
+        require_within("astray_s", self.astray_s, 0.01)
         require_within("patience_s", self.patience_s, 0.0, 4.0)
         require_within("reconnect_s", self.reconnect_s, 0.0, 3.0)
         require_within("novelty_limit", self.novelty_limit, 0.0)
@@ -122,9 +127,7 @@ class Decision(NamedTuple):
 class _Limits:
     """The limits of one axis as plain numbers, and what was last sent to it."""
 
-    __slots__ = ("absurd", "brake", "frozen_path", "high", "low", "moves", "name", "p", "seen", "stepping", "still", "top", "v", "want")  # fmt: skip
-
-    def __init__(self, axis: Axis, period_s: float, frozen_s: float) -> None:
+    def __init__(self, axis: Axis, period_s: float, config: SafetyConfig) -> None:
         if axis.missing():
             raise ConfigError(
                 f"nobody has given {', '.join(axis.missing())} of the axis {axis.name}; without limits nothing moves; "
@@ -143,9 +146,11 @@ class _Limits:
                 self.stepping, self.top = axis.step / period_s < self.top, min(self.top, axis.step / period_s)
         half = self.top if self.moves else max((self.high - self.low) / 2, abs(self.low), abs(self.high))
         self.absurd = _ABSURD_COMMAND * half
-        self.frozen_path = frozen_s * self.top  # path of commands after which a still sensor is frozen
+        self.frozen = config.frozen_s * self.top  # path of commands after which a still sensor is frozen
+        self.astray = config.astray_s * self.top  # from where the commands should have brought it
         self.p = self.v = self.want = 0.0  # position and velocity last sent, and position last asked for
         self.seen, self.still = math.nan, 0.0  # position last measured, and path commanded since it changed
+        self.error = 0.0  # of where it is, against its commands
 
 
 class SafetyGate:
@@ -171,13 +176,14 @@ class SafetyGate:
                 f"{spec.name} does not tell where its hand is, so a workspace cannot be kept; leave it out"
             )
         self._period_s, self._config, self._forward = spec.period_s, config, forward
-        self._axes = [_Limits(axis, spec.period_s, config.frozen_s) for axis in spec.axes]
+        self._axes = [_Limits(axis, spec.period_s, config) for axis in spec.axes]
         self._channels = [channel.name for channel in spec.observations]
         self._ramped_s = 0.0
         self._read_s = -math.inf
+        self._begun = False  # whether anything may move
         self.counts: Counter[Kind] = Counter()
 
-    # ---- readings ------------------------------------------------------------------------------------------------
+    # ---- readings ----------------------------------------
 
     def admit(self, reading: Reading, now_s: float) -> Kind | None:
         """Looks at a measurement before anybody believes it.
@@ -200,18 +206,31 @@ class SafetyGate:
         for axis, value in zip(self._axes, reading.position.tolist(), strict=True):
             if not -_ABSURD_READING <= value <= _ABSURD_READING:
                 raise self.stopping(Kind.NOT_FINITE, f"the robot measured {value:g} as the position of {axis.name}")
-            if value != axis.seen:
-                axis.seen, axis.still = value, 0.0
-            elif axis.still > axis.frozen_path:
-                raise self.stopping(Kind.FROZEN, f"{axis.name} is told to move, and its sensor does not change")
         age_s = now_s - reading.time_s
         if not -self._config.stale_s <= age_s <= self._config.stale_s or reading.time_s < self._read_s:
             self.counts[Kind.STALE_OBSERVATION] += 1
             return Kind.STALE_OBSERVATION
+        elapsed_s = min(reading.time_s - self._read_s, self._config.stale_s)
         self._read_s = reading.time_s
+        for axis, value in zip(self._axes, reading.position.tolist(), strict=True):
+            self._follow(axis, value, elapsed_s)
         return None
 
-    # ---- commands ------------------------------------------------------------------------------------------------
+    def _follow(self, axis: _Limits, value: float, elapsed_s: float) -> None:
+        """Whether the axis goes where it is told."""
+        moved = 0.0 if math.isnan(axis.seen) else value - axis.seen
+        if axis.moves:
+            axis.error = axis.error * math.exp(-elapsed_s) + moved - axis.v * elapsed_s
+        else:
+            axis.error = value - axis.p
+        if value != axis.seen:
+            axis.seen, axis.still = value, 0.0
+        elif axis.still > axis.frozen:
+            raise self.stopping(Kind.FROZEN, f"{axis.name} is told to move, and its sensor does not change")
+        if abs(axis.error) > axis.astray and self._begun:
+            raise self.stopping(Kind.ASTRAY, f"{axis.name} is {axis.error:.3g} from where its commands lead")
+
+    # ---- commands ----------------------------------------
 
     def begin(self, position: Sequence[float]) -> None:
         """Starts from the measured pose, at rest, with a new ramp: the first command, or the first after a stop.
@@ -230,9 +249,21 @@ class SafetyGate:
             raise self.stopping(Kind.WORKSPACE, "the hand is outside of its workspace; bring it back by hand")
         for axis, p in zip(self._axes, position, strict=True):
             axis.p = axis.want = p
-            axis.v, axis.still = 0.0, 0.0
-        self._read_s = -math.inf
+            axis.v = axis.still = axis.error = 0.0
+        self._begun = True
         self.ramp()
+
+    def rest(self) -> None:
+        """The robot was told to stop: nothing is expected to move before the next `begin`."""
+        self._begun = False
+        for axis in self._axes:
+            axis.v = 0.0
+
+    def stand(self) -> None:
+        """Commands were missing for so long that axes that take positions stand where they were sent last."""
+        for axis in self._axes:
+            if not axis.moves:
+                axis.v, axis.want = 0.0, axis.p
 
     def ramp(self) -> None:
         """Begins a new ramp from the motion that there is: somebody else drives now."""
@@ -338,7 +369,7 @@ class SafetyGate:
             kinds.add(Kind.STEP if axis.stepping and axis.moves else Kind.ACCELERATION)
         return min(max(w, least), most)
 
-    # ---- workspace -----------------------------------------------------------------------------------------------
+    # ---- workspace ----------------------------------------
 
     def _leaves(self, speeds: Sequence[float]) -> bool:
         """Whether the hand, braking at once after this command, would come to rest outside, and further than now."""
@@ -356,7 +387,7 @@ class SafetyGate:
         low, high = self._config.workspace
         return max(0.0, *(max(a - x, x - b) for a, x, b in zip(low, hand, high, strict=True)))
 
-    # ---- stops ---------------------------------------------------------------------------------------------------
+    # ---- stops ----------------------------------------
 
     def stopping(self, kind: Kind, reason: str) -> RobotError:
         """Counts a stop, and gives the error that says why."""

@@ -62,4 +62,5 @@ class Message(NamedTuple):
         if end > len(data):
             raise RobotError(f"a message of {len(data)} bytes arrived that announces {count} numbers")
         values = np.frombuffer(data, np.float64, count, start)
-        return cls(*_HEAD.unpack_from(data), values, data[end:].decode(errors="replace"))
+        kind, flags, id, time_s, extra = _HEAD.unpack_from(data)
+        return cls(kind, flags, id, time_s, extra, values, data[end:].decode(errors="replace"))
