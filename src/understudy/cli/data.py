@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -15,10 +13,15 @@ from understudy.cli.arguments import (
     Env,
     EnvArguments,
     Json,
+    LimitsFile,
+    OptionalEnv,
+    RobotArguments,
+    RobotName,
     Source,
     dataset_at,
     existing,
     expert_of,
+    growing,
     is_policy,
     policy_at,
     recorded_in,
@@ -28,8 +31,7 @@ from understudy.cli.arguments import (
     write_json,
 )
 from understudy.cli.console import progress, say, tell
-from understudy.dataset.folder import remove_dataset
-from understudy.dataset.journal_file import JOURNAL
+from understudy.cli.robots import replay_on
 from understudy.episode import SUCCESS
 from understudy.errors import ConfigError, MissingDependency, require_within
 from understudy.evaluate import EVALUATION_SEED, agent_for, world_spec
@@ -60,7 +62,7 @@ def record(
     world = us.make_env(world_of(env, env_arguments))
     try:
         teacher = expert_of(world, expert)
-        with _growing(out, world) as dataset:
+        with growing(out, world) as dataset:
             held = {row.seed for row in dataset.rows}
             first = seed if seed is not None else max(held, default=-1) + 1
             seeds = range(first, first + episodes)
@@ -168,15 +170,32 @@ def view(
 
 
 def replay(
-    data: Source, env: Env, episodes: int | None = None, env_arguments: EnvArguments = (), json_out: Json = None
+    data: Source,
+    env: OptionalEnv = None,
+    episodes: int | None = None,
+    env_arguments: EnvArguments = (),
+    robot: RobotName | None = None,
+    robot_arguments: RobotArguments = (),
+    limits: LimitsFile = None,
+    dry_run: bool = False,
+    json_out: Json = None,
 ) -> None:
     """Run recorded actions open-loop from the recorded starts, and say how far the states drift.
 
     Args:
         data: a dataset, or a bare folder of .npz files.
         episodes: only so many.
+        dry_run: on a robot, everything but the wire.
     """
     require_within("episodes", episodes, 1)
+    if robot is not None:
+        require_outputs(json_out)
+        told = replay_on(data, robot, robot_arguments, limits, episodes=episodes, dry_run=dry_run)
+        if json_out:
+            write_json(json_out, told)
+        return
+    if env is None:
+        raise ConfigError("say where the actions are to be run: --env ID for a world, --robot NAME for a robot")
     factory = world_of(env, env_arguments)
     dataset = recorded_in(data, factory)
     require_outputs(json_out)
@@ -194,19 +213,3 @@ def replay(
     say(f"{wins} of {len(drifts)} replays succeeded")
     if json_out:
         write_json(json_out, drifts)
-
-
-@contextmanager
-def _growing(out: Path, world: Any) -> Iterator[us.Dataset]:
-    """The dataset at `out` to append to; a new one goes again where nothing came into it."""
-    existed = out.exists()
-    if (out / "dataset.json").exists():
-        with us.Dataset.open(out) as dataset:
-            yield dataset
-        return
-    with us.Dataset.create(out, world) as dataset:
-        try:
-            yield dataset
-        finally:
-            if not dataset.include_partial().rows and not (out / JOURNAL).exists():
-                remove_dataset(out, folder_too=not existed)

@@ -78,7 +78,7 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         self._clock, self._sleep = clock, sleep
         self._period_s = robot.spec.period_s
         self._deadline_s = 0.0
-        self._driver, self._novelty = Driver.POLICY, 0.0
+        self._driver, self.novelty = Driver.POLICY, 0.0
         self.overruns = self.ticks = 0
         self.worst_lateness_s = 0.0
         self.seen = Seen(Status.IDLE, None, np.zeros(len(spec.actions)))
@@ -100,7 +100,7 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
             raise ConfigError(f"reset option {sorted(options)[0]!r}; a robot cannot be put into a state")
         self.overruns = self.ticks = 0
         self.worst_lateness_s = 0.0
-        self._driver, self._novelty = Driver.POLICY, 0.0
+        self._driver, self.novelty = Driver.POLICY, 0.0
         self.keys.clear()
         self._keep(self.link.begin(0 if seed is None else seed))
         home = self.seen.home
@@ -125,7 +125,7 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
                 f"an action of shape {asked.shape}; {self._robot_spec.name} takes {self.action_space.shape}"
             )
         assert self.seen.reading is not None, "reset() comes first"
-        self.link.command(asked, self.seen.reading.time_s, int(self._driver), self._novelty)
+        self.link.command(asked, self.seen.reading.time_s, int(self._driver), self.novelty)
         self._wait()
         self._keep(self.link.observe())
         waited_until_s = self._clock() + _WAIT_S
@@ -160,7 +160,7 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
 
     def novel(self, novelty: float) -> None:
         """How strange the observation of the next step is; above the limit, the gate lets nothing move."""
-        self._novelty = novelty
+        self.novelty = novelty
 
     def stop(self, reason: str = "stop() was called") -> None:
         """The stop button: the robot stops, and nothing moves before `reset_stop`. Any thread may press it."""

@@ -1,4 +1,4 @@
-"""A fake robot: joints that go exactly where they are told, a judge of what they are told, and faults to choose from."""
+"""A fake robot: joints that go exactly where they are told, a judge of what they are told, and faults."""
 
 from __future__ import annotations
 
