@@ -37,6 +37,7 @@ from understudy.robots import (
     deploy,
     robot_for,
 )
+from understudy.robots.recording import Outcome, Take, record_on
 from understudy.rollout import Observer, Step, rollout, rollouts
 from understudy.spec import Channel, Spec, spec_of
 from understudy.worlds import make_env
@@ -118,6 +119,7 @@ __all__ = [
     "Limits",
     "Novelty",
     "Observer",
+    "Outcome",
     "Policy",
     "PolicyAgent",
     "Reading",
@@ -133,6 +135,7 @@ __all__ = [
     "Situation",
     "Spec",
     "Step",
+    "Take",
     "ThriftyGate",
     "Tick",
     "TrainConfig",
@@ -155,6 +158,7 @@ __all__ = [
     "load_predictor",
     "make_env",
     "record",
+    "record_on",
     "rehearse",
     "replay",
     "robot_for",

@@ -3,7 +3,6 @@
 import json
 import pickle
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,8 @@ import pytest
 
 from understudy.agent import Demonstrator, Driver
 from understudy.errors import ConfigError, ExpertError, MissingDependency, RobotError, RobotLost
-from understudy.robots import RobotEnv
-from understudy.robots.lerobot import LeRobotExpert, LeRobotRobot, lerobot_robot
+from understudy.robots import Limits, RobotEnv, SafetyConfig
+from understudy.robots.lerobot import LeRobotExpert, lerobot_robot
 from understudy.rollout import rollout
 
 STAND_INS = Path(__file__).parents[1] / "stand_ins"
@@ -189,21 +188,11 @@ def test_a_device_of_other_channels_is_refused(port):
         LeRobotExpert("gamepad", spec)
 
 
-class Limited(LeRobotRobot):
-    """With the limits that a person would give by --limits."""
-
-    @property
-    def spec(self):
-        narrow = {axis.name: {"low": -50.0, "high": 100.0, **LIMITS} for axis in self._spec.axes}
-        return replace(self._spec.limited(narrow), control_hz=50.0)
-
-    @spec.setter
-    def spec(self, spec):
-        self._spec = spec
-
-
 def test_a_leader_arm_drives_the_follower_through_the_guard_and_the_episode_says_so(port, leader_port):
-    robot = Limited("so101_follower", {"port": port}, 50.0, None)
+    robot = lerobot_robot("so101_follower", port=port, control_hz=50)
+    with pytest.raises(ConfigError, match="without limits nothing moves"):
+        RobotEnv(robot)
+    Limits({axis.name: {"low": -50.0, "high": 100.0, **LIMITS} for axis in robot.spec.axes}).hold(robot, SafetyConfig())
     env = RobotEnv(robot)
     expert = LeRobotExpert("so101_leader", robot.spec.spec(), port=str(leader_port))
     leader_port.write_text('{"goal": {"elbow_flex": 30.0, "gripper": 20.0}}\n')

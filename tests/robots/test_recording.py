@@ -173,9 +173,9 @@ class Unplugged(PoseExpert):
 def test_what_breaks_costs_the_running_episode_only_and_that_is_kept_as_partial(tmp_path):
     with fake(tmp_path, answers=["\n", "s", "\n"]) as (env, dataset, operator):
         record(env, dataset, operator)
-        with pytest.raises(ExpertError, match="unplugged"):
-            with pytest.warns(DatasetWarning, match="10 steps was recovered as partial"):
-                list(record_on(env, Unplugged(env.robot.spec), dataset, episodes=1, max_steps=50))
+        said = pytest.warns(DatasetWarning, match="10 steps was recovered as partial")
+        with pytest.raises(ExpertError, match="unplugged"), said:
+            list(record_on(env, Unplugged(env.robot.spec), dataset, episodes=1, max_steps=50))
         opened = Dataset.open(dataset.path)
         assert len(opened) == 1
         assert [(row.partial, row.length) for row in opened.include_partial().rows] == [(False, 20), (True, 10)]

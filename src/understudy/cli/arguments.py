@@ -42,6 +42,14 @@ RobotArguments = Annotated[
     tyro.conf.UseAppendAction[tuple[str, ...]],
     tyro.conf.arg(name="robot-arg", metavar="NAME=VALUE", help="Option of the robot; may be repeated."),
 ]
+ExpertArguments = Annotated[
+    tyro.conf.UseAppendAction[tuple[str, ...]],
+    tyro.conf.arg(
+        name="expert-arg",
+        metavar="NAME=VALUE",
+        help="Option of a teleoperator, like port=/dev/ttyACM1; may be repeated.",
+    ),
+]
 LimitsFile = Annotated[
     Path | None, tyro.conf.arg(name="limits", help="JSON file with limits of the axes and the workspace.")
 ]

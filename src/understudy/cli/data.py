@@ -12,6 +12,7 @@ import understudy as us
 from understudy.cli.arguments import (
     Env,
     EnvArguments,
+    ExpertArguments,
     Json,
     LimitsFile,
     OptionalEnv,
@@ -31,6 +32,7 @@ from understudy.cli.arguments import (
     write_json,
 )
 from understudy.cli.console import progress, say, tell
+from understudy.cli.recording import record_at
 from understudy.cli.robots import replay_on
 from understudy.episode import SUCCESS
 from understudy.errors import ConfigError, MissingDependency, require_within
@@ -39,26 +41,53 @@ from understudy.recipe import LARGEST_SEED
 
 
 def record(
-    env: Env,
     out: Path,
+    env: OptionalEnv = None,
     expert: str = "scripted",
     episodes: int = 50,
     seed: int | None = None,
     after_success: int | None = 10,
     env_arguments: EnvArguments = (),
+    robot: RobotName | None = None,
+    robot_arguments: RobotArguments = (),
+    expert_arguments: ExpertArguments = (),
+    limits: LimitsFile = None,
+    max_steps: int = 1000,
+    rest_s: float | None = None,
 ) -> None:
-    """Record demonstrations into a dataset. An existing dataset grows.
+    """Record demonstrations into a dataset, in a world or on a robot. An existing dataset grows.
 
     Args:
         out: the dataset's folder.
-        expert: scripted, scripted-human, a policy folder, run or .onnx, or an .npz of MLP weights.
+        expert: scripted, scripted-human, a policy folder, run or .onnx, or an .npz of MLP weights; on a robot also a
+            teleoperator, like lerobot:so101_leader.
         episodes: how many to record.
         seed: of the first start; the next after those recorded where not given.
         after_success: steps that a demonstration goes on after its first success; None for the world's own end.
+        max_steps: on a robot, after which an episode ends by itself.
+        rest_s: on a robot, seconds of rest between two episodes; where not given, until Enter is pressed.
     """
     require_within("episodes", episodes, 1, EVALUATION_SEED)
     require_within("seed", seed, 0, EVALUATION_SEED)
     require_within("after-success", after_success, 0)
+    if robot is not None:
+        record_at(
+            robot,
+            out,
+            expert,
+            episodes=episodes,
+            seed=seed,
+            after_success=after_success,
+            max_steps=max_steps,
+            rest_s=rest_s,
+            env=env,
+            robot_arguments=robot_arguments,
+            expert_arguments=expert_arguments,
+            limits=limits,
+        )
+        return
+    if env is None:
+        raise ConfigError("say where to record: --env ID for a world, --robot NAME for a robot")
     world = us.make_env(world_of(env, env_arguments))
     try:
         teacher = expert_of(world, expert)

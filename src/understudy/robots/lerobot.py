@@ -26,7 +26,7 @@ from understudy.spec import Channel, Spec
 _USUAL_HZ = 30.0  # LeRobot's own
 _POSITION, _VELOCITY = ".pos", ".vel"
 _STOP_WAITS_S = 0.05
-_CHANGED = 0.01  # of an axis' range: more than rounding
+_CHANGED = 0.001  # of an axis' range: more than rounding
 # How LeRobot scales a motor: unit, and the limits that it keeps itself.
 _SCALES: dict[str, tuple[str, float | None, float | None]] = {
     "degrees": ("deg", None, None),
@@ -77,15 +77,12 @@ class LeRobotRobot:
         self._home = None if home is None else np.array(home, np.float64)
         self._channels = [channel.name for channel in self.spec.observations]
         self._axes = [axis.name for axis in self.spec.axes]
-        self._changed = np.array(
-            [_CHANGED * ((axis.high or 0.0) - (axis.low or 0.0)) or _CHANGED for axis in self.spec.axes]
-        )
         self._held: NDArray[np.float64] | None = None
         self._wire = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The guard's process makes its own, and imports LeRobot, which takes seconds, before anything moves.
-        return type(self), self._made_of
+        return type(self), self._made_of, {"spec": self.spec}  # with the limits that a person has given since
 
     def connect(self) -> None:
         """Opens the connection, and closes the one that was lost.
@@ -122,9 +119,9 @@ class LeRobotRobot:
         with self._wire:
             sent = self._send(values)
         self._held = values.copy()
-        changed = np.abs(sent - values) > self._changed
-        if changed.any():
-            axis = int(np.argmax(changed))
+        axis = int(np.argmax(np.abs(sent - values)))
+        low, high = self.spec.axes[axis].low, self.spec.axes[axis].high
+        if abs(sent[axis] - values[axis]) > _CHANGED * (1.0 if low is None or high is None else high - low):
             raise RobotError(
                 f"{self._device} sent {sent[axis]:g} instead of {values[axis]:g} to {self._axes[axis]}, by limits of "
                 "its own; give the gate the same in --limits"
