@@ -33,6 +33,7 @@ from understudy.robots.protocol import Axis, Mode, Reading, RobotSpec
 
 _ABSURD_COMMAND = 1000.0  # half-ranges of an axis: no working policy asks for more
 _ABSURD_READING = 1e9  # no sensor of a robot says more, in any unit in use
+_RESTS_OUTSIDE = 0.01  # of its range: so far outside may an axis that takes velocities begin, and only move back
 _EPSILON = 1e-9
 
 
@@ -239,7 +240,8 @@ class SafetyGate:
             RobotError: an axis is outside of its range, or the hand outside of its workspace; nothing may move.
         """
         for axis, p in zip(self._axes, position, strict=True):
-            if not axis.low <= p <= axis.high:
+            slack = (_RESTS_OUTSIDE if axis.moves else _EPSILON) * (axis.high - axis.low)
+            if not axis.low - slack <= p <= axis.high + slack:
                 raise self.stopping(
                     Kind.POSITION,
                     f"{axis.name} is at {p:.4g}, outside of its range {axis.low:g} to {axis.high:g}; bring it back by "
@@ -248,7 +250,7 @@ class SafetyGate:
         if self._outside(position) > 0:
             raise self.stopping(Kind.WORKSPACE, "the hand is outside of its workspace; bring it back by hand")
         for axis, p in zip(self._axes, position, strict=True):
-            axis.p = axis.want = p
+            axis.p = axis.want = p if axis.moves else min(max(p, axis.low), axis.high)
             axis.v = axis.still = axis.error = 0.0
         self._begun = True
         self.ramp()
@@ -285,6 +287,8 @@ class SafetyGate:
         for axis, value in zip(self._axes, asked, strict=True):
             if not -axis.absurd <= value <= axis.absurd:  # false for NaN, too
                 return self._stop(Kind.NOT_FINITE, f"{value:g} was asked of {axis.name}")
+        if not (abs(age_s) <= _ABSURD_READING and abs(novelty) <= _ABSURD_READING):
+            return self._stop(Kind.NOT_FINITE, f"a command came with age {age_s:g} s and novelty {novelty:g}")
         if not 0 <= age_s <= self._config.stale_s:
             return self.hold(Kind.STALE_COMMAND, measured, age_s)
         if not novelty <= self._config.novelty_limit:
