@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -99,7 +100,9 @@ def measure(policy: Any) -> dict[str, dict[str, float]]:
 def main() -> None:
     import torch
 
-    results = Results("export_latency", calls=TURNS * (CALLS - WARM), turns=TURNS, seeds=[0])
+    results = Results(
+        "export_latency", calls=TURNS * (CALLS - WARM), turns=TURNS, seeds=[0], onnxruntime=version("onnxruntime")
+    )
     torch.set_num_threads(1)
     summary: dict[str, Any] = {}
     with threadpool_limits(1):

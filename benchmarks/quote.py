@@ -253,6 +253,26 @@ def dagger_expert(content: dict[str, Any]) -> Reading:
     return Reading(f"{reached} of {tasks}", tasks == DAGGER_TASKS and reached >= 10)
 
 
+def export_ratio(policy: str) -> Callable[[dict[str, Any]], Reading]:
+    def read(content: dict[str, Any]) -> Reading:
+        ratio = summary(content)[f"{policy}_over_bare"]
+        text = f"{ratio['p50_us']:.2f} times at p50, {ratio['p99_us']:.2f} at p99"
+        spread = f"{content['calls']:,} calls each, in {content['turns']} turns"
+        return Reading(text, max(ratio.values()) <= 1.2, spread)
+
+    return read
+
+
+def loads_elsewhere(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    same = "same bytes in torch" if found["same_bytes_in_torch"] else "other bytes in torch"
+    where = f"Python {' and '.join(found['pythons'])}{', another user' if found['another_user'] else ''}"
+    largest = found["largest_difference_onnx"]
+    met = found["same_bytes_in_torch"] and largest <= 1e-5 and bool(found["without_torch"]) and found["another_user"]
+    without = f"without torch on {' and '.join(found['without_torch']) or 'none'}"
+    return Reading(f"{same}; {largest:.1e} of the action range in ONNX", met, f"{where}; {without}")
+
+
 FIGURES = (
     Figure(
         "Door, 25 human demonstrations, default recipe of `train bc`: mean success of 5 training seeds x 100 starts",
@@ -310,6 +330,19 @@ FIGURES = (
     Figure("The same with both cores busy", "-", "latency", latency("one", "both_cores_busy")),
     Figure("One action of the default policy, idle machine", "-", "latency", latency("default", "idle")),
     Figure("The same with both cores busy", "-", "latency", latency("default", "both_cores_busy")),
+    Figure(
+        "One action of an exported policy, 39 -> 3 x 256 -> 28, over bare onnxruntime on the same file",
+        "<= 1.2 times at p50 and p99",
+        "export_latency",
+        export_ratio("one"),
+    ),
+    Figure("The same for the default policy", "<= 1.2 times", "export_latency", export_ratio("default")),
+    Figure(
+        "A policy saved here and loaded elsewhere",
+        "same bytes in torch; <= 1e-5 of the action range in ONNX, without torch",
+        "elsewhere",
+        loads_elsewhere,
+    ),
     Figure(
         "Rollouts of a 32 x 32 policy in 2 processes, door, as a share of 2 processes that only call `env.step`",
         ">= 90 %",
@@ -379,6 +412,8 @@ def page(folder: Path = RESULTS) -> str:
         lines += ["", "## Door, one ingredient of the recipe changed at a time", "", *_study_table(study)]
     if contents.get("dagger_family", {}).get("summary"):
         lines += ["", "## DAgger against cloning, task by task", "", *_dagger_table(contents["dagger_family"])]
+    if contents.get("export_latency", {}).get("summary"):
+        lines += ["", "## One action, by each way to run a policy", "", *_backend_table(contents["export_latency"])]
     lines += ["", "## Hosts", "", *(f"- **{letter}**: {text}" for text, letter in hosts.items())]
     if not hosts:
         lines.append(UNMEASURED)
@@ -468,6 +503,24 @@ def _dagger_table(content: dict[str, Any]) -> list[str]:
             f"{100 * row['difference']:+.1f} {interval(row['interval'])} | {row['p_holm']:.3f} | "
             f"{percent(row['expert'])} | {percent(row['bc_on_tuning_starts'])} |"
         )
+    return lines
+
+
+def _backend_table(content: dict[str, Any]) -> list[str]:
+    """p50 and p99 of one action, batch 1, of a single network and of the default ensemble."""
+    found = summary(content)
+    lines = [
+        f"`{content['command']}`: batch 1, one thread, {content['calls']:,} calls each, the backends in turns of one "
+        f"run; onnxruntime {content['onnxruntime']}. *Bare* is `session.run` on the same file; *bare network* is the layers "
+        "alone, without scaling and limits. The p99 depends on what else the machine does; the ratios do not.",
+        "",
+        "| | 39 -> 3 x 256 -> 28: p50 | p99 | default policy: p50 | p99 |",
+        "|---|---|---|---|---|",
+    ]
+    for name in found["one"]:
+        both = [found[policy][name] for policy in ("one", "default")]
+        times = " | ".join(f"{cell['p50_us']:.0f} us | {cell['p99_us']:,.0f} us" for cell in both)
+        lines.append(f"| {name} | {times} |")
     return lines
 
 

@@ -18,6 +18,8 @@ HERE = Path(__file__).parent
 # The short ones first, so that most of the page is there early.
 ORDER = (
     "latency",
+    "export_latency",
+    "elsewhere",
     "durability",
     "parallel_rollouts",
     "growth",
