@@ -1,4 +1,4 @@
-"""S1, S2, S5, S6: adversarial commands, numbers that are not finite, starts, takeovers, seams; judged by the robot itself.
+"""S1, S2, S5, S6: adversarial commands, wild numbers, starts, takeovers and seams, judged by the robot itself.
 
     python benchmarks/safety_limits.py [--anew]
 

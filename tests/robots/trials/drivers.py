@@ -46,7 +46,7 @@ class DirectRobot:
         self.body.command(values, self.clock())
 
     def home(self, seed):
-        return None
+        return self.body.home(seed, self.clock())
 
     def stop(self):
         self.stops_s.append(self.clock())
