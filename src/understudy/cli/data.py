@@ -206,6 +206,7 @@ def replay(
     robot: RobotName | None = None,
     robot_arguments: RobotArguments = (),
     limits: LimitsFile = None,
+    ramp_s: float = 0.5,
     dry_run: bool = False,
     json_out: Json = None,
 ) -> None:
@@ -214,12 +215,14 @@ def replay(
     Args:
         data: a dataset, or a bare folder of .npz files.
         episodes: only so many.
+        ramp_s: on a robot, over which its velocity limit rises at the start; what an axis that takes velocities loses
+            by it, an open-loop replay does not make up.
         dry_run: on a robot, everything but the wire.
     """
     require_within("episodes", episodes, 1)
     if robot is not None:
         require_outputs(json_out)
-        told = replay_on(data, robot, robot_arguments, limits, episodes=episodes, dry_run=dry_run)
+        told = replay_on(data, robot, robot_arguments, limits, episodes=episodes, ramp_s=ramp_s, dry_run=dry_run)
         if json_out:
             write_json(json_out, told)
         return

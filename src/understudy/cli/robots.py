@@ -126,12 +126,14 @@ def replay_on(
     limits: Path | None,
     *,
     episodes: int | None,
+    ramp_s: float,
     dry_run: bool,
 ) -> list[dict[str, Any]]:
     """Plays recorded episodes open-loop through the same gate, and says how far they drift and what the gate did."""
     dataset = dataset_at(data, None)
     told: list[dict[str, Any]] = []
-    with robot_env(robot, arguments, limits, dry_run=dry_run) as env, progress() as bar, _ctrl_c(env):
+    safety = us.SafetyConfig(ramp_s=ramp_s)
+    with robot_env(robot, arguments, limits, safety, dry_run=dry_run) as env, progress() as bar, _ctrl_c(env):
         require_fit(dataset.spec, env, what=str(dataset.path))
         for index in bar.over("replaying", range(min(episodes or len(dataset), len(dataset)))):
             before = dict(env.counts)

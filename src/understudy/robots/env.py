@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from understudy.agent import Driver
@@ -69,6 +70,7 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         self.dry_run = dry_run
         self._robot_spec = robot.spec
         spec = robot.spec.spec()
+        self.spec = EnvSpec(spec.env_id)
         self.control_hz = spec.control_hz
         self.observation_channels: tuple[Channel, ...] = spec.observations
         self.action_channels: tuple[Channel, ...] = spec.actions

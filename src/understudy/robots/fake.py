@@ -32,6 +32,7 @@ class FakeConfig:
         reach: each joint may be between -reach and +reach, rad.
         velocity: fastest, rad/s.
         acceleration: rad/s^2.
+        homes: whether episodes begin at 0 rad; else they begin where the robot is.
 
     Raises:
         ConfigError: a value is out of range.
@@ -43,6 +44,7 @@ class FakeConfig:
     reach: float = 2.0
     velocity: float = 1.0
     acceleration: float = 20.0
+    homes: bool = True
 
     def __post_init__(self) -> None:
         require_within("axes", self.axes, 1, _MOST_AXES)
@@ -112,7 +114,13 @@ class FakeBody:
         self._time_s = -math.inf
         self._until_s = math.inf  # when the motion towards a position ends
         self._stopping = False
-        self._log: dict[str, Any] = {"commands": 0, "stops": [], "last_command_s": None, "rest_s": None}
+        self._log: dict[str, Any] = {
+            "commands": 0,
+            "stops": [],
+            "last_command_s": None,
+            "rest_s": None,
+            "fastest": 0.0,
+        }
 
     def command(self, values: NDArray[np.float64], now_s: float) -> None:
         self._advance(now_s)
@@ -128,6 +136,9 @@ class FakeBody:
         else:
             self._v, self._until_s = (values - self._p) / self._period_s, now_s + self._period_s
         still = not self._v.any()
+        resting_s = self._log["rest_s"]
+        fastest = self._log["fastest"] if resting_s is None or now_s < resting_s else 0.0  # of this motion
+        self._log["fastest"] = max(fastest, float(np.abs(self._v).max()))
         self._log["rest_s"] = now_s if still else (None if self._moves else self._until_s)
 
     def stop(self, now_s: float) -> None:
@@ -143,7 +154,7 @@ class FakeBody:
         return State(self._p, self._v, self._p, now_s)
 
     def home(self, seed: int, now_s: float) -> NDArray[np.float64] | None:
-        return np.zeros_like(self._p)
+        return np.zeros_like(self._p) if self._config.homes else None
 
     def wait_s(self, now_s: float) -> float | None:
         return None

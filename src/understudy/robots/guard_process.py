@@ -30,7 +30,8 @@ from understudy.robots.wire import LARGEST, SOCKET_TYPE, Message
 STOP_KEYS = " \x1b"  # space and escape
 _KINDS = tuple(Kind)
 _START_S = 60.0
-_ANSWER_S = 1.5
+_ANSWER_S = 0.8
+_CONNECTING_S = 2.5  # where the guard may be waiting for a robot to come back
 _BEGIN_S = 8.0
 _RESCUE_S = 2.0
 _NO_READING, _JUDGES, _SUCCEEDED, _HAS_HOME = 1, 2, 4, 8
@@ -134,12 +135,14 @@ class GuardLink:
         try:
             self._process.start()
         except Exception as error:  # whatever pickling a driver raises
+            self._hang_up()
             raise ConfigError(
                 f"the driver is sent to the guard's process by pickle, and this one cannot be ({error}); open its "
                 "connection in connect(), not before"
             ) from error
-        for end in ends:
-            end.close()
+        finally:
+            for end in ends:
+                end.close()
         self._life.settimeout(_START_S)
         try:
             started = self._life.recv(4096)
@@ -147,6 +150,8 @@ class GuardLink:
             started = b""
         if started != b"ready":
             self._process.kill()
+            self._process.join()
+            self._hang_up()
             raise RobotError(
                 "the guard did not start; a script that runs a robot keeps its work behind "
                 "`if __name__ == '__main__':`, and the driver's module must be importable"
@@ -187,6 +192,9 @@ class GuardLink:
         self._process.join(_ANSWER_S)
         self._process.kill()
         self._process.join()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         for end in (self._wire, self._button, self._life):
             end.close()
 
@@ -199,6 +207,8 @@ class GuardLink:
                 self._rescue("the guard's process has died")
 
     def _request(self, message: Message, within_s: float) -> Seen:
+        if self._last.status is Status.LOST:
+            within_s = max(within_s, _CONNECTING_S)
         self._asked += 1
         self._send(message._replace(id=self._asked))
         until_s = time.monotonic() + within_s

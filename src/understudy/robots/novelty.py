@@ -20,8 +20,8 @@ class Novelty:
 
     The distance to the training data is the furthest that any channel lies outside of its range in training, in widths
     of that range (a channel that never moved in training: in its unit). The doubt of an ensemble is the root mean
-    square over the action channels of its members' standard deviation, in half-ranges. Each is divided by its limit; the
-    larger one counts.
+    square over the action channels of its members' standard deviation, in half-ranges. Each is divided by its limit,
+    and the larger one counts.
 
     Args:
         policy: with the statistics of its training data.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
@@ -15,6 +16,7 @@ from understudy.errors import ConfigError
 from understudy.spec import Channel, Spec
 
 _HIGHEST_HZ = 2000.0
+_NOT_IN_AN_ID = re.compile(r"[^\w.-]")
 
 
 class Mode(StrEnum):
@@ -106,7 +108,7 @@ class RobotSpec:
     def spec(self) -> Spec:
         """The contract with data and policies."""
         actions = tuple(axis.channel() for axis in self.axes)
-        return Spec(f"robot/{self.name}", self.control_hz, self.observations, actions)
+        return Spec(f"robot/{_NOT_IN_AN_ID.sub('-', self.name)}", self.control_hz, self.observations, actions)
 
     def limited(self, limits: Mapping[str, Mapping[str, float]]) -> RobotSpec:
         """The same robot with the limits that a person gives for its axes: `{axis: {"low": ..., "velocity": ...}}`.

@@ -25,7 +25,8 @@ class Clock:
 class DirectRobot:
     """The fake robot's body without its process, on a clock of one's own."""
 
-    def __init__(self, config=FakeConfig(), clock=None):
+    def __init__(self, config=None, clock=None):
+        config = config or FakeConfig()
         self.clock = clock or Clock()
         self.body = FakeBody(config)
         self.spec = config.spec()
@@ -45,7 +46,7 @@ class DirectRobot:
         self.body.command(values, self.clock())
 
     def home(self, seed):
-        return None
+        return self.body.home(seed, self.clock())
 
     def stop(self):
         self.stops_s.append(self.clock())
@@ -58,10 +59,10 @@ class DirectRobot:
         return self.body.report(self.clock())["violations"]
 
 
-def guarded(config=FakeConfig(), safety=SafetyConfig()):
+def guarded(config=None, safety=None):
     """A robot without a process, its guard in this one, and their clock."""
     robot = DirectRobot(config)
-    return robot, Guard(robot, safety, clock=robot.clock), robot.clock
+    return robot, Guard(robot, safety or SafetyConfig(), clock=robot.clock), robot.clock
 
 
 class Sway:

@@ -22,7 +22,7 @@ WILD = (math.nan, math.inf, -math.inf, 1e30, -1e30, 3.5e38)
 def adversary(commands, seed, mode):
     """So many adversarial commands against gate and guard; what the robot's monitor says of what came through."""
     random = np.random.default_rng(seed)
-    config = FakeConfig(mode=mode)
+    config = FakeConfig(mode=mode, homes=False)
     robot, guard, clock = guarded(config, SafetyConfig(ramp_s=float(random.choice([0.0, 0.1]))))
     period_s = robot.spec.period_s
     given, stops = 0, 0
@@ -90,7 +90,7 @@ def _segment(random, config):
 def starts(count, seed, mode):
     """So many starts from anywhere, with takeovers, asked for things far away."""
     random = np.random.default_rng(seed)
-    config = FakeConfig(mode=mode)
+    config = FakeConfig(mode=mode, homes=False)
     reach = config.reach if mode == "position" else 2 * config.velocity
     agent = TakesTurns(config.axes, reach, seed)
     worst, violations = 0.0, Counter()
@@ -108,7 +108,7 @@ def starts(count, seed, mode):
 
 def seams(count, seed, mode):
     """So many seams between chunks that have nothing to do with one another."""
-    config = FakeConfig(mode=mode)
+    config = FakeConfig(mode=mode, homes=False)
     reach = config.reach if mode == "position" else config.velocity
     robot, guard, clock = guarded(config)
     env = RobotEnv(robot, link=LocalLink(guard), clock=clock, sleep=clock.sleep)
@@ -122,7 +122,7 @@ STAGES = ("measured position", "observation", "command", "age of the observation
 
 def not_finite(stage, channel, value, mode):
     """One wild number in one place: what reached the wire, and how long the robot went on, in periods."""
-    robot, guard, clock = guarded(FakeConfig(mode=mode), SafetyConfig(novelty_limit=1.0, ramp_s=0.0))
+    robot, guard, clock = guarded(FakeConfig(mode=mode, homes=False), SafetyConfig(novelty_limit=1.0, ramp_s=0.0))
     period_s = robot.spec.period_s
     guard.begin(0)
     asked = [0.5] * robot.spec.spec().action_low.size
