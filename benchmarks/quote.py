@@ -511,8 +511,8 @@ def _backend_table(content: dict[str, Any]) -> list[str]:
     found = summary(content)
     lines = [
         f"`{content['command']}`: batch 1, one thread, {content['calls']:,} calls each, the backends in turns of one "
-        f"run; onnxruntime {content['onnxruntime']}. *Bare* is `session.run` on the same file; *bare network* is the layers "
-        "alone, without scaling and limits. The p99 depends on what else the machine does; the ratios do not.",
+        f"run; onnxruntime {content['onnxruntime']}. *Bare* is `session.run` on the same file; *bare network* is the "
+        "layers alone, without scaling and limits. The p99 depends on what else the machine does.",
         "",
         "| | 39 -> 3 x 256 -> 28: p50 | p99 | default policy: p50 | p99 |",
         "|---|---|---|---|---|",

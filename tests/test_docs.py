@@ -113,6 +113,21 @@ def test_your_own_task_goes_from_a_world_and_from_files_to_an_interval(folder, c
     assert len(re.findall(r"success [\d.]+ \[[\d.]+, [\d.]+\] of 4", printed)) == 4
 
 
+def test_the_screens_of_export_run(folder, capsys):
+    pytest.importorskip("onnxruntime")
+    run_commands(
+        """understudy record --env understudy/PickPlace-v0 --episodes 50 --out data/pick
+        understudy train bc --data data/pick --out runs/bc"""
+    )
+    for screen in blocks("docs/export.md", "sh"):
+        run_commands(screen)
+    (code,) = blocks("docs/export.md", "python")
+    run_python(code, folder / "export.py")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("random and") == 2
+    assert re.search(r"success [\d.]+ \[[\d.]+, [\d.]+\] of 4", printed)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_inside_the_repository_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):

@@ -46,7 +46,7 @@ def sent(port):
 
 def test_channels_and_units_are_those_of_the_library(port):
     spec = lerobot_robot("so101_follower", port=port, control_hz=20).spec
-    assert (spec.name, spec.control_hz) == ("lerobot/so101_follower", 20)
+    assert (spec.name, spec.control_hz) == ("lerobot:so101_follower", 20)
     assert [(axis.name, axis.unit, axis.low, axis.high) for axis in spec.axes] == [
         ("shoulder_pan.pos", "deg", None, None),
         ("elbow_flex.pos", "deg", None, None),

@@ -22,6 +22,7 @@ def test_a_script_records_on_the_fake_robot_and_the_dataset_grows(tmp_path, caps
     assert main(["record", "--robot", "fake", "--out", str(out), *SHORT, "--rest-s", "0.1"]) == 0
     dataset = Dataset.open(out)
     assert [row.seed for row in dataset.rows] == [0, 1, 2, 3]
+    assert dataset.spec.env_id == "robot/fake"
     assert dataset.spec.is_named
 
 

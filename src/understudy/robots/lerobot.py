@@ -284,7 +284,7 @@ def _spec_of(device: Any, kind: str, control_hz: float) -> RobotSpec:
         unit, low, high = scales.get(name, ("", None, None))
         axes.append(Axis(name, unit, Mode.POSITION, low, high))
     channels = tuple(Channel(name, scales[name][0] if name in scales else "") for name in observed)
-    return RobotSpec(f"lerobot/{kind}", control_hz, channels, tuple(axes))
+    return RobotSpec(f"lerobot:{kind}", control_hz, channels, tuple(axes))
 
 
 def _scales(device: Any) -> Iterator[tuple[str, tuple[str, float | None, float | None]]]:
