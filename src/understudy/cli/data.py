@@ -38,6 +38,7 @@ from understudy.episode import SUCCESS
 from understudy.errors import ConfigError, MissingDependency, require_within
 from understudy.evaluate import EVALUATION_SEED, agent_for, world_spec
 from understudy.recipe import LARGEST_SEED
+from understudy.worlds import World
 
 
 def record(
@@ -88,7 +89,14 @@ def record(
         return
     if env is None:
         raise ConfigError("say where to record: --env ID for a world, --robot NAME for a robot")
-    world = us.make_env(world_of(env, env_arguments))
+    _record_in(world_of(env, env_arguments), out, expert, episodes, seed, after_success)
+
+
+def _record_in(
+    factory: World, out: Path, expert: str, episodes: int, seed: int | None, after_success: int | None
+) -> None:
+    """Records in a world that can be reset to the start of a seed."""
+    world = us.make_env(factory)
     try:
         teacher = expert_of(world, expert)
         with growing(out, world) as dataset:
