@@ -173,6 +173,11 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         self._keep(self.link.reset())
 
     @property
+    def guard_pid(self) -> int | None:
+        """Process id of the guard, for which SIGUSR1 is a stop button; None where it has no process of its own."""
+        return getattr(self.link, "pid", None)
+
+    @property
     def stopped(self) -> str:
         """Why the robot is stopped; empty where it is not."""
         return self.seen.reason if self.seen.status is Status.STOPPED else ""
