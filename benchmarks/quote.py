@@ -273,6 +273,85 @@ def loads_elsewhere(content: dict[str, Any]) -> Reading:
     return Reading(f"{same}; {largest:.1e} of the action range in ONNX", met, f"{where}; {without}")
 
 
+def safety_commands(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    text = f"{found['violations']} of {found['commands']:,} ({found['on_the_wire']:,} reached the wire)"
+    return Reading(text, found["violations"] == 0, f"below {3 / found['commands']:.0e} at 95 %")
+
+
+def safety_not_finite(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    periods = found["worst_periods_to_the_stop"]
+    text = f"{found['not_finite_on_the_wire']} of {found['not_finite_tried']}, stopped after {periods:.0f} periods"
+    return Reading(text, found["not_finite_on_the_wire"] == 0 and periods <= 1)
+
+
+def safety_jumps(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    tried = f"{found['starts']:,} starts, {found['takeovers']:,} takeovers, {found['seams']:,} seams"
+    return Reading(f"{found['jumps']} in {tried}", found["jumps"] == 0)
+
+
+def safety_silence(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    text = f"{1e3 * found['rest_worst_s']:.0f} ms (median {1e3 * found['rest_median_s']:.0f} ms)"
+    late = f"timer late in {found['rest_timer_late']} of {content['silences']:,}"
+    with_late = found["rest_worst_with_late_timer_s"]
+    late += f", worst there {1e3 * with_late:.0f} ms" if with_late else ""
+    return Reading(text, found["rest_worst_s"] <= 0.140, late)
+
+
+def safety_button(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    p99_ms, worst_ms = 1e3 * found["press_p99_s"], 1e3 * found["press_worst_s"]
+    late = f"timer late in {found['press_timer_late']} of {content['presses']:,}"
+    with_late = found["press_worst_with_late_timer_s"]
+    late += f", worst there {1e3 * with_late:.0f} ms" if with_late else ""
+    latched = found["commands_after_a_press"] == 0
+    return Reading(f"p99 {p99_ms:.1f} ms, max {worst_ms:.1f} ms", p99_ms <= 50 and worst_ms <= 150 and latched, late)
+
+
+def safety_ticks(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    return Reading(
+        f"{found['idle_overruns']} of {content['ticks']:,}", found["idle_overruns"] * 1000 <= content["ticks"]
+    )
+
+
+def safety_loaded_ticks(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    oldest_ms = 1e3 * found["loaded_oldest_action_s"]
+    text = f"{oldest_ms:.0f} ms; {found['loaded_overruns']} of {content['ticks']:,} deadlines missed"
+    return Reading(text, oldest_ms <= 200)
+
+
+def safety_faults(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    text = f"{found['fault_broken_promises']} of {found['fault_trials']:,}"
+    return Reading(text, found["fault_broken_promises"] == 0, f"longest wait {found['fault_longest_wait_s']:.1f} s")
+
+
+def safety_added(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    text = f"p50 {found['added_p50_us']:.0f} us, p99 {found['added_p99_us']:.0f} us"
+    own = f"guard in its process: {found['added_in_process_p50_us']:.0f} and {found['added_in_process_p99_us']:.0f} us"
+    return Reading(text, found["added_p99_us"] <= 200, own)
+
+
+def deployed(policy: str) -> Callable[[dict[str, Any]], Reading]:
+    def read(content: dict[str, Any]) -> Reading:
+        found = summary(content)[policy]
+        text = f"{percent(found['robot'])}, in the simulator {percent(found['world'])}"
+        return Reading(text, found["within"], f"simulator {interval(found['world_interval'])}")
+
+    return read
+
+
+def deployed_worse(content: dict[str, Any]) -> Reading:
+    found = summary(content)["worse_robot"]
+    return Reading(percent(found["robot"]), None, interval(found["robot_interval"]))
+
+
 FIGURES = (
     Figure(
         "Door, 25 human demonstrations, default recipe of `train bc`: mean success of 5 training seeds x 100 starts",
@@ -378,6 +457,65 @@ FIGURES = (
         ">= 10 of 12",
         "dagger_family",
         dagger_expert,
+    ),
+    Figure(
+        "Adversarial commands that got past gate and guard, judged by the robot's own monitor",
+        "0 of 10,000,000",
+        "safety_limits",
+        safety_commands,
+    ),
+    Figure(
+        "Numbers that are not finite or absurd, every stage x channel: on the wire, and until the stop",
+        "0, one period",
+        "safety_limits",
+        safety_not_finite,
+    ),
+    Figure("Jumps at starts, takeovers and seams of chunks", "0", "safety_limits", safety_jumps),
+    Figure(
+        "Robot at rest after the last command, when the policy's process is killed, stopped or hangs: the worst",
+        "<= 140 ms",
+        "safety_timing",
+        safety_silence,
+    ),
+    Figure(
+        "Stop button to stop command, both cores busy (API, signal, key)",
+        "p99 <= 50 ms, max <= 150 ms",
+        "safety_timing",
+        safety_button,
+    ),
+    Figure("50 Hz: deadlines missed, nothing else of ours running", "<= 0.1 %", "safety_timing", safety_ticks),
+    Figure(
+        "50 Hz beside 4 busy processes: oldest observation that was acted upon",
+        "<= 200 ms",
+        "safety_timing",
+        safety_loaded_ticks,
+    ),
+    Figure(
+        "Fault scripts x 50 seeds that hung over 5 s, ended in neither recovered nor stopped, or lost an episode",
+        "0",
+        "safety_timing",
+        safety_faults,
+    ),
+    Figure(
+        "What gate, env and recording add to a step, 1 kHz of simulated time",
+        "p99 <= 200 us",
+        "safety_timing",
+        safety_added,
+    ),
+    *(
+        Figure(
+            f"PickPlace policy ({policy}) deployed on the simulated robot at the real rate: success of 100 starts",
+            "within the simulator's interval",
+            "deploy_success",
+            deployed(policy),
+        )
+        for policy in ("bc seed 0", "bc seed 1", "bc seed 2", "dagger")
+    ),
+    Figure(
+        "BC seed 0 on a worse robot: measurements 30 ms old, commands 20 ms late, noise of 1 mrad and 1 mm",
+        "-",
+        "deploy_success",
+        deployed_worse,
     ),
     Figure("`understudy demo` on 2 cores", "< 5 min", "demo_time", minutes("demo_seconds", 5)),
     Figure("`make test` on 2 cores", "< 10 min", "demo_time", minutes("test_seconds", 10)),

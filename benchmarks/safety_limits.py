@@ -44,7 +44,7 @@ def wild() -> dict[str, Any]:
 
 
 def main() -> int:
-    results = Results("safety_limits", commands=COMMANDS, starts=STARTS, seams=SEAMS, seeds=list(range(SHARES)))
+    results = Results("safety_limits", commands=COMMANDS, starts=STARTS, seams=SEAMS, attack_seeds=list(range(SHARES)))
     todo = [index for index in range(SHARES) if f"S1, share {index}" not in results.cells]
     with ProcessPoolExecutor(2) as pool:
         for index, measured in zip(todo, pool.map(share, todo), strict=True):

@@ -95,6 +95,7 @@ def deploy(
     place = out or Path("runs") / f"deploy-{robot.replace(':', '-')}"
     with robot_env(robot, robot_arguments, limits, safety, dry_run=dry_run) as world:
         require_fit(predictor.spec, world, what=f"the policy in {policy}")
+        say(f"space, escape and Ctrl-C stop the robot; from another terminal: kill -USR1 {world.guard_pid}")
         runs: list[us.Deployed] = []
         with _kept(None if dry_run else place, world) as dataset, progress() as bar, _ctrl_c(world):
             display = _Display(bar, max_steps)

@@ -100,8 +100,6 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         super().reset(seed=seed)
         if options:
             raise ConfigError(f"reset option {sorted(options)[0]!r}; a robot cannot be put into a state")
-        self.overruns = self.ticks = 0
-        self.worst_lateness_s = 0.0
         self._driver, self.novelty = Driver.POLICY, 0.0
         self.keys.clear()
         self._keep(self.link.begin(0 if seed is None else seed))
@@ -110,6 +108,8 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         if home is not None and not self.dry_run:
             self._drive_home(home)
         self._require_running()
+        self.overruns = self.ticks = 0  # of the episode, not of the way home
+        self.worst_lateness_s = 0.0
         self._deadline_s = self._clock()
         assert self.seen.reading is not None, "waited for above"
         return self.seen.reading.observation.copy(), self._info()
@@ -171,6 +171,11 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
     def reset_stop(self) -> None:
         """Takes back a latched stop, when a person has seen to its cause."""
         self._keep(self.link.reset())
+
+    @property
+    def guard_pid(self) -> int | None:
+        """Process id of the guard, for which SIGUSR1 is a stop button; None where it has no process of its own."""
+        return getattr(self.link, "pid", None)
 
     @property
     def stopped(self) -> str:

@@ -40,7 +40,7 @@ class Novelty:
         statistics = getattr(policy, "statistics", None)
         if statistics is None:
             raise ConfigError("this policy does not know its training data, so no novelty can be measured")
-        if doubt is not None and getattr(policy, "predictions", None) is None:
+        if doubt is not None and _members(policy) < 2:
             raise ConfigError("this policy is no ensemble and cannot doubt; leave --doubt out")
         observations, actions = statistics
         width = observations.maximum - observations.minimum
@@ -113,3 +113,10 @@ class WatchedAgent:
             replan()  # what the policy had planned was for another course
         label = ask(self._expert, observation)
         return Command(label, Driver.EXPERT, label)
+
+
+def _members(policy: Predictor) -> int:
+    predictions = getattr(policy, "predictions", None)
+    if predictions is None:
+        return 1
+    return len(predictions(np.zeros((policy.history, len(policy.spec.observations)), np.float32)))

@@ -6,7 +6,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from robots.trials.drivers import Sway
+from robots.trials.drivers import FullSpeed
 
 from understudy.dataset import Dataset, DatasetWarning, record
 from understudy.errors import RobotLost, UnderstudyError
@@ -28,12 +28,12 @@ def broken(script, seed, steps=STEPS):
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore", DatasetWarning)
             with Dataset.create(Path(folder) / "data", env) as dataset:
-                for row, _ in record(env, Sway(), dataset, seeds=[seed], max_steps=3, after_success=None):
+                for row, _ in record(env, FullSpeed(), dataset, seeds=[seed], max_steps=3, after_success=None):
                     saved.append(row.id)
                 robot.machine.fault(script, seed, 0.1 + 0.05 * (seed % 7))
                 began_s = time.monotonic()
                 try:
-                    for row, _ in record(env, Sway(), dataset, seeds=[seed], max_steps=steps, after_success=None):
+                    for row, _ in record(env, FullSpeed(), dataset, seeds=[seed], max_steps=steps, after_success=None):
                         saved.append(row.id)
                     ended, why = ("stopped", env.stopped) if env.stopped else ("recovered", "")
                 except UnderstudyError as error:
