@@ -109,6 +109,22 @@ def test_a_policy_whose_process_is_killed_leaves_a_robot_at_rest_and_no_guard():
         robot.machine.close()
 
 
+def test_a_script_that_defines_no_driver_needs_no_main_and_is_not_run_again(tmp_path):
+    script = tmp_path / "plain.py"
+    script.write_text(
+        "import understudy as us\n"
+        "print('once')\n"
+        "robot = us.FakeRobot()\n"
+        "env = us.RobotEnv(robot)\n"
+        "env.reset(seed=0)\n"
+        "env.close()\n"
+        "robot.machine.close()\n"
+    )
+    told = subprocess.run([sys.executable, script], check=True, capture_output=True, text=True, timeout=60)
+    assert told.stdout == "once\n"
+    assert not told.stderr
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_guard_that_dies_or_hangs_is_replaced_by_whoever_drives(robot, env, how):
     began_s = time.monotonic()

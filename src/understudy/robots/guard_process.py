@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from understudy.errors import ConfigError, RobotError
 from understudy.robots.guard import Guard, Seen, Status
-from understudy.robots.processes import context
+from understudy.robots.processes import start
 from understudy.robots.protocol import Reading, Robot
 from understudy.robots.safety import Kind, SafetyConfig
 from understudy.robots.wire import LARGEST, SOCKET_TYPE, Message
@@ -129,11 +129,8 @@ class GuardLink:
         self._button, their_button = socket.socketpair(socket.AF_UNIX, SOCKET_TYPE)
         self._life, their_life = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ends = (theirs, their_button, their_life)
-        self._process = context().Process(
-            target=serve_guard, args=(robot, config, dry_run, keyboard, *ends), name="guard", daemon=True
-        )
         try:
-            self._process.start()
+            self._process = start(serve_guard, config, dry_run, keyboard, *ends, carried=robot, name="guard")
         except Exception as error:  # whatever pickling a driver raises
             self._hang_up()
             raise ConfigError(
@@ -153,8 +150,8 @@ class GuardLink:
             self._process.join()
             self._hang_up()
             raise RobotError(
-                "the guard did not start; a script that runs a robot keeps its work behind "
-                "`if __name__ == '__main__':`, and the driver's module must be importable"
+                "the guard did not start; the driver's module must be importable, and a script that defines a driver "
+                "keeps its work behind `if __name__ == '__main__':`"
             )
         self._life.settimeout(None)
         threading.Thread(target=self._watch, name="guard's life", daemon=True).start()

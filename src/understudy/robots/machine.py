@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.errors import RobotError, RobotLost
-from understudy.robots.processes import context
+from understudy.robots.processes import start
 from understudy.robots.protocol import Reading, RobotSpec
 from understudy.robots.wire import LARGEST, SOCKET_TYPE, Message
 
@@ -258,8 +258,7 @@ class Machine:
         self._folder = Path(tempfile.mkdtemp(prefix="understudy-robot-"))
         self.address = str(self._folder / "socket")
         self._lifeline, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.process = context().Process(target=serve, args=(build, self.address, theirs), daemon=True)
-        self.process.start()
+        self.process = start(serve, self.address, theirs, carried=build, name="robot")
         theirs.close()
         self._lifeline.settimeout(_START_S)
         try:

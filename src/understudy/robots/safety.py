@@ -57,7 +57,6 @@ class Kind(StrEnum):
     SILENCE = "silence"
     CONNECTION = "connection"
     BUTTON = "stop button"
-    ROBOT = "robot"
 
 
 @dataclass(frozen=True, slots=True)
