@@ -213,15 +213,16 @@ class SafetyGate:
             return Kind.STALE_OBSERVATION
         elapsed_s = min(reading.time_s - self._read_s, self._config.stale_s)
         self._read_s = reading.time_s
+        fading = math.exp(-elapsed_s)
         for axis, value in zip(self._axes, reading.position.tolist(), strict=True):
-            self._follow(axis, value, elapsed_s)
+            self._follow(axis, value, elapsed_s, fading)
         return None
 
-    def _follow(self, axis: _Limits, value: float, elapsed_s: float) -> None:
+    def _follow(self, axis: _Limits, value: float, elapsed_s: float, fading: float) -> None:
         """Whether the axis goes where it is told."""
         moved = 0.0 if math.isnan(axis.seen) else value - axis.seen
         if axis.moves:
-            axis.error = axis.error * math.exp(-elapsed_s) + moved - axis.v * elapsed_s
+            axis.error = axis.error * fading + moved - axis.v * elapsed_s
         else:
             axis.error = value - axis.p
         if value != axis.seen:
