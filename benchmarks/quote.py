@@ -335,8 +335,9 @@ def safety_faults(content: dict[str, Any]) -> Reading:
 def safety_added(content: dict[str, Any]) -> Reading:
     found = summary(content)
     text = f"p50 {found['added_p50_us']:.0f} us, p99 {found['added_p99_us']:.0f} us"
+    apart = f"{found['added_disturbed_steps']:,} of {content['steps']:,} steps disturbed by other programs, apart"
     own = f"guard in its process: {found['added_in_process_p50_us']:.0f} and {found['added_in_process_p99_us']:.0f} us"
-    return Reading(text, found["added_p99_us"] <= 200, own)
+    return Reading(text, found["added_p99_us"] <= 200, f"{apart}; {own}")
 
 
 def deployed(policy: str) -> Callable[[dict[str, Any]], Reading]:

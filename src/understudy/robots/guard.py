@@ -28,6 +28,7 @@ _LATE_PERIODS = 1.5  # after which a missing command is replaced by braking
 _STANDS_PERIODS = 2.0  # after which a robot that takes positions stands at the last one
 _BURST = 1.5  # commands that may follow one another at once
 _RETRY_S = 0.1
+_TELLS_S = 3.0
 _LOCK_S = 0.05
 
 
@@ -108,6 +109,7 @@ class Guard:
         self._refused_s: float | None = None
         self._resume_s: float | None = -math.inf  # when motion may begin again after a stop
         self._lost_s = self._tried_s = -math.inf
+        self._told, self._stopped_s = True, -math.inf  # whether the last stop reached the robot, and when it was
         self._driver = -1
         self._oldest_s = 0.0
         self._owner = threading.get_ident()
@@ -126,16 +128,19 @@ class Guard:
                 self._connected = True
             with self._call():
                 home = self._robot.home(seed)
+            now_s = self._clock()
             with self._call():
                 reading = self._robot.read()
             self._reading = None
             self._heard_s = self._emitted_s = -math.inf
             self._driver, self._oldest_s = -1, 0.0
             self._refused_s, self._pending, self._late = None, None, False
-            self._resume_s = self._clock()
+            settled_s = -math.inf if self._resume_s is None else self._resume_s
+            self._resume_s = max(now_s, settled_s)
             if self.gate.admit(reading, self._clock()) is None:
                 self._reading = reading
-                self._arm()
+                if now_s >= settled_s:  # else it still brakes
+                    self._arm()
             self._status = Status.RUNNING
         except RobotLost as error:
             self._lose(error)
@@ -199,10 +204,12 @@ class Guard:
         return self.seen()
 
     def close(self) -> None:
-        """To rest, and the connection closed."""
-        if self._connected:
-            self._halt()
-            self._disconnect()
+        """To rest, and the connection closed; a robot that is lost is looked for a while."""
+        self._halt()
+        while not self._told and self._clock() - self._stopped_s < _TELLS_S:
+            time.sleep(_RETRY_S)
+            self._told = self._tell()
+        self._disconnect()
 
     def seen(self, home: NDArray[np.float64] | None = None) -> Seen:
         """The state as others see it."""
@@ -223,7 +230,7 @@ class Guard:
                 self._retry(now_s)
             return self._tried_s + _RETRY_S
         if self._status is not Status.RUNNING:
-            return math.inf
+            return self._tell_again(now_s)
         due_s = self._flush()
         if self._resume_s is not None or self._emitted_s == -math.inf:
             return due_s
@@ -251,6 +258,14 @@ class Guard:
     def supervised_s(self) -> float:
         """How often `supervise` wants to be called."""
         return self._timeout_s / 3
+
+    def _tell_again(self, now_s: float) -> float:
+        """A stop that did not reach the robot is said again, for some seconds."""
+        if self._told or now_s - self._stopped_s > _TELLS_S:
+            return math.inf
+        if now_s - self._tried_s >= _RETRY_S:
+            self._told = self._tell()
+        return math.inf if self._told else self._tried_s + _RETRY_S
 
     # ---- inside ----------------------------------------
 
@@ -280,7 +295,9 @@ class Guard:
         age_s = now_s - observed_s
         if now_s - self._emitted_s > _STANDS_PERIODS * self._period_s:
             self.gate.stand()
-        decision = self.gate.decide(values, reading.position.tolist(), age_s, novelty)
+        decision = self.gate.decide(
+            values, reading.position.tolist(), age_s, novelty, measured_age_s=now_s - reading.time_s
+        )
         if decision.values is None:
             self.stop(decision.reason)
             return math.inf
@@ -340,20 +357,29 @@ class Guard:
 
     def _halt(self) -> None:
         """Tells the robot to stop, in a new connection where the old one is gone."""
-        self._resume_s = self._clock() + self._settle_s
+        self._stopped_s = self._clock()
+        self._resume_s = self._stopped_s + self._settle_s
         self.gate.rest()
         if self._reading is not None:
             moves = np.array([mode is Mode.VELOCITY for mode in self._modes])
             self._executed = np.where(moves, 0.0, self._executed)
-        if self._dry_run or not self._connected:
-            return
-        try:
-            with self._call():
-                self._robot.stop()
-        except RobotError:
+        self._told = self._dry_run or self._tell()
+
+    def _tell(self) -> bool:
+        """Whether the robot could be told to stop; one that nobody has ever connected to needs not be."""
+        if not self._connected and self._status is Status.IDLE:
+            return True
+        if self._connected:
             with contextlib.suppress(RobotError), self._call():
-                self._robot.connect()
                 self._robot.stop()
+                return True
+        self._tried_s = self._clock()
+        with contextlib.suppress(RobotError), self._call():
+            self._robot.connect()
+            self._connected = True
+            self._robot.stop()
+            return True
+        return False
 
     def _lose(self, error: RobotLost) -> None:
         if self._status is Status.STOPPED:

@@ -34,6 +34,7 @@ _ANSWER_S = 0.8
 _CONNECTING_S = 2.5  # where the guard may be waiting for a robot to come back
 _BEGIN_S = 8.0
 _RESCUE_S = 2.0
+_CLOSE_S = 4.0  # of which the guard may look 3 s for a robot that is lost
 _NO_READING, _JUDGES, _SUCCEEDED, _HAS_HOME = 1, 2, 4, 8
 
 
@@ -186,8 +187,10 @@ class GuardLink:
             return
         self._closing = True
         self._send(Message(Ask.CLOSE))
-        self._process.join(_ANSWER_S)
-        self._process.kill()
+        self._process.join(_CLOSE_S)
+        if self._process.is_alive():  # it hangs, and may hold a robot that moves
+            self._process.kill()
+            self._stop_from_here()
         self._process.join()
         self._hang_up()
 
@@ -204,7 +207,7 @@ class GuardLink:
                 self._rescue("the guard's process has died")
 
     def _request(self, message: Message, within_s: float) -> Seen:
-        if self._last.status is Status.LOST:
+        if self._last.status in (Status.LOST, Status.STOPPED):
             within_s = max(within_s, _CONNECTING_S)
         self._asked += 1
         self._send(message._replace(id=self._asked))
@@ -241,13 +244,18 @@ class GuardLink:
             if self._dead or self._closing:
                 return
             self._process.kill()  # one that hangs may still hold the wire
-            told: list[str] = []
-            if not self._dry_run:
-                helper = threading.Thread(target=self._stop_it, args=(told,), daemon=True)
-                helper.start()
-                helper.join(_RESCUE_S)
+            told = self._stop_from_here()
             how = "the robot was stopped from here" if told else "the robot could not be reached: use its own stop"
             self._dead = f"{reason}; {how}"
+
+    def _stop_from_here(self) -> bool:
+        """Whether the robot could be told to stop from this process, without waiting long for a driver that hangs."""
+        told: list[str] = []
+        if not self._dry_run:
+            helper = threading.Thread(target=self._stop_it, args=(told,), daemon=True)
+            helper.start()
+            helper.join(_RESCUE_S)
+        return bool(told)
 
     def _stop_it(self, told: list[str]) -> None:
         with contextlib.suppress(Exception):  # whatever a driver raises, there is nothing else to try

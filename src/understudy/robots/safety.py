@@ -34,6 +34,7 @@ from understudy.robots.protocol import Axis, Mode, Reading, RobotSpec
 _ABSURD_COMMAND = 1000.0  # half-ranges of an axis: no working policy asks for more
 _ABSURD_READING = 1e9  # no sensor of a robot says more, in any unit in use
 _RESTS_OUTSIDE = 0.01  # of its range: so far outside may an axis that takes velocities begin, and only move back
+_ROUNDED = 0.001  # of its range: so far outside may an axis that takes positions be measured, and be sent to its end
 _EPSILON = 1e-9
 
 
@@ -212,15 +213,16 @@ class SafetyGate:
             return Kind.STALE_OBSERVATION
         elapsed_s = min(reading.time_s - self._read_s, self._config.stale_s)
         self._read_s = reading.time_s
+        fading = math.exp(-elapsed_s)
         for axis, value in zip(self._axes, reading.position.tolist(), strict=True):
-            self._follow(axis, value, elapsed_s)
+            self._follow(axis, value, elapsed_s, fading)
         return None
 
-    def _follow(self, axis: _Limits, value: float, elapsed_s: float) -> None:
+    def _follow(self, axis: _Limits, value: float, elapsed_s: float, fading: float) -> None:
         """Whether the axis goes where it is told."""
         moved = 0.0 if math.isnan(axis.seen) else value - axis.seen
         if axis.moves:
-            axis.error = axis.error * math.exp(-elapsed_s) + moved - axis.v * elapsed_s
+            axis.error = axis.error * fading + moved - axis.v * elapsed_s
         else:
             axis.error = value - axis.p
         if value != axis.seen:
@@ -239,7 +241,7 @@ class SafetyGate:
             RobotError: an axis is outside of its range, or the hand outside of its workspace; nothing may move.
         """
         for axis, p in zip(self._axes, position, strict=True):
-            slack = (_RESTS_OUTSIDE if axis.moves else _EPSILON) * (axis.high - axis.low)
+            slack = (_RESTS_OUTSIDE if axis.moves else _ROUNDED) * (axis.high - axis.low)
             if not axis.low - slack <= p <= axis.high + slack:
                 raise self.stopping(
                     Kind.POSITION,
@@ -270,7 +272,15 @@ class SafetyGate:
         """Begins a new ramp from the motion that there is: somebody else drives now."""
         self._ramped_s = 0.0
 
-    def decide(self, asked: Sequence[float], measured: Sequence[float], age_s: float, novelty: float = 0.0) -> Decision:
+    def decide(
+        self,
+        asked: Sequence[float],
+        measured: Sequence[float],
+        age_s: float,
+        novelty: float = 0.0,
+        *,
+        measured_age_s: float | None = None,
+    ) -> Decision:
         """What may be sent for what is asked.
 
         Args:
@@ -278,7 +288,10 @@ class SafetyGate:
             measured: (A,) the axes' positions, as last measured.
             age_s: of the observation that the command answers.
             novelty: of that observation; refused above the limit.
+            measured_age_s: of `measured`, which may be newer; `age_s` where not given.
         """
+        if not self._begun:
+            return self._stop(Kind.POSITION, "nobody has said where the robot is; begin() comes first")
         if len(asked) != len(self._axes):
             return self._stop(
                 Kind.WRONG_SIZE, f"a command has {len(asked)} numbers; the robot has {len(self._axes)} axes"
@@ -288,21 +301,22 @@ class SafetyGate:
                 return self._stop(Kind.NOT_FINITE, f"{value:g} was asked of {axis.name}")
         if not (abs(age_s) <= _ABSURD_READING and abs(novelty) <= _ABSURD_READING):
             return self._stop(Kind.NOT_FINITE, f"a command came with age {age_s:g} s and novelty {novelty:g}")
+        ahead_s = age_s if measured_age_s is None else measured_age_s
         if not 0 <= age_s <= self._config.stale_s:
-            return self.hold(Kind.STALE_COMMAND, measured, age_s)
+            return self.hold(Kind.STALE_COMMAND, measured, ahead_s)
         if not novelty <= self._config.novelty_limit:
-            return self.hold(Kind.NOVELTY, measured, age_s)
-        return self._move(asked, measured, age_s)
+            return self.hold(Kind.NOVELTY, measured, ahead_s)
+        return self._move(asked, measured, ahead_s)
 
-    def hold(self, kind: Kind, measured: Sequence[float], age_s: float = 0.0, *, again: bool = False) -> Decision:
+    def hold(self, kind: Kind, measured: Sequence[float], ahead_s: float = 0.0, *, again: bool = False) -> Decision:
         """Brakes, and counts why, unless it is the same reason `again`."""
         self.counts[kind] += not again
         if kind is not Kind.LATE:  # what follows a pause begins slowly; one late command is none
             self._ramped_s = 0.0
-        return Decision(self._move(None, measured, age_s, count=False).values, (kind,))
+        return Decision(self._move(None, measured, ahead_s, count=False).values, (kind,))
 
     def _move(
-        self, asked: Sequence[float] | None, measured: Sequence[float], age_s: float, count: bool = True
+        self, asked: Sequence[float] | None, measured: Sequence[float], ahead_s: float, count: bool = True
     ) -> Decision:
         dt = self._period_s
         self._ramped_s += dt
@@ -311,7 +325,7 @@ class SafetyGate:
         speeds: list[float] = []
         for index, axis in enumerate(self._axes):
             if axis.moves:  # it will have gone on for as long as the measurement is old
-                axis.p = measured[index] + axis.v * min(max(age_s, 0.0), 1.0)
+                axis.p = measured[index] + axis.v * min(max(ahead_s, 0.0), 1.0)
             value = None if asked is None else asked[index]
             speeds.append(self._speed(axis, value, share, kinds))
         if self._config.workspace is not None and self._leaves(speeds):

@@ -173,6 +173,7 @@ class SimBody:
                 values + self._random.normal(0.0, self._config.noise, values.shape)
                 for values in (state.position, state.velocity, state.observation)
             )
+            position[GRIPPER] = np.clip(position[GRIPPER], -1.0, 1.0)  # its sensor has ends
             return state._replace(position=position, velocity=velocity, observation=observation)
         return state
 

@@ -202,7 +202,7 @@ def presses(trials, seed, buttons=BUTTONS, busy=2):
     every = taken + apart
     return {
         "presses": trials,
-        "taken_s": taken,
+        "taken_s": [round(second, 6) for second in taken],
         "p50_s": float(np.percentile(every, 50)),
         "p99_s": float(np.percentile(taken or every, 99)),
         "worst_s": max(taken, default=None),
