@@ -1,6 +1,9 @@
 """The commands that move a robot."""
 
 import json
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -39,6 +42,24 @@ def test_deploy_records_every_run_and_sums_up(policy, tmp_path, capfd):
     assert [entry["id"] for entry in json.loads(result.read_text())] == [0, 1]
     assert run(*words) == 0
     assert len(us.Dataset.open(out)) == 3, "an existing dataset grows"
+
+
+def test_ctrl_c_stops_the_robot_and_keeps_the_run(policy, tmp_path):
+    out = tmp_path / "runs"
+    words = ["deploy", policy, "--robot", "fake", "--out", out, "--max-steps", 100_000, "--novelty", "None"]
+    code = f"import sys; from understudy.cli import main; sys.exit(main({[str(word) for word in words]!r}))"
+    deployed = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    for line in deployed.stdout:
+        if line.startswith("running") and " 0.0 Hz" not in line:
+            break
+    deployed.send_signal(signal.SIGINT)
+    said = deployed.stdout.read()
+    assert deployed.wait(timeout=30) == 0
+    deployed.stdout.close()
+    assert "STOPPED: stop button: Ctrl-C" in said
+    (row,) = us.Dataset.open(out).rows
+    assert not row.partial
+    assert row.length > 10
 
 
 def test_a_dry_run_shows_what_would_be_sent_and_records_nothing(policy, tmp_path, capfd):

@@ -189,3 +189,49 @@ def test_rest_stops_the_robot_and_no_command_moves_it():
     driven(guard, clock)
     assert robot.stops_s
     assert len(robot.wire) == sent
+
+
+def test_a_stop_that_did_not_reach_the_robot_is_said_again():
+    robot, guard, clock = guarded()
+    guard.begin(0)
+    driven(guard, clock)
+    for method in ("stop", "connect", "read"):
+        Faulty(robot, method, RobotLost("gone"), clock, 0.5)
+    guard.stop("pressed")
+    assert not robot.stops_s
+    pass_time(guard, clock, 1.0)
+    assert robot.stops_s
+    assert guard.seen().reason == "pressed"
+
+
+def test_closing_looks_for_a_robot_that_is_lost_to_stop_it(monkeypatch):
+    robot, guard, clock = guarded()
+    monkeypatch.setattr("understudy.robots.guard.time.sleep", clock.sleep)
+    guard.begin(0)
+    driven(guard, clock)
+    for method in ("stop", "connect", "read"):
+        Faulty(robot, method, RobotLost("gone"), clock, 0.5)
+    driven(guard, clock, steps=1)
+    guard.close()
+    assert robot.stops_s
+
+
+def test_an_episode_that_begins_while_the_robot_still_brakes_waits_for_it():
+    robot, guard, clock = guarded(safety=SafetyConfig(ramp_s=0.0))
+    guard.begin(0)
+    driven(guard, clock, value=1.0)
+    guard.rest()
+    guard.begin(1)
+    sent = len(robot.wire)
+    driven(guard, clock, steps=3, value=-1.0)
+    assert len(robot.wire) == sent, "70 ms of braking"
+    driven(guard, clock, steps=10, value=-1.0)
+    assert len(robot.wire) > sent
+    assert robot.violations() == {}
+
+
+def test_without_a_begin_nothing_is_sent():
+    robot, guard, clock = guarded()
+    guard.command([0.1] * 6, clock(), 0, 0.0)
+    assert guard.gate.decide([0.1] * 6, [0.0] * 6, 0.0).values is None
+    assert not robot.wire

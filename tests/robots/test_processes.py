@@ -2,6 +2,7 @@
 
 import math
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -156,6 +157,22 @@ def test_a_guard_that_is_killed_while_the_policy_thinks_is_noticed_at_once(robot
 def test_signals_are_stop_buttons(env, number):
     rollout(env, Sway(), seed=0, max_steps=200, observers=[At(10, lambda: os.kill(env.link.pid, number))])
     assert signal.Signals(number).name in env.stopped
+
+
+def test_keys_at_the_terminal_reach_the_robot(robot):
+    master, slave = pty.openpty()
+    env = RobotEnv(robot, keyboard=os.ttyname(slave))
+    try:
+        judged = rollout(env, Sway(), seed=0, max_steps=200, observers=[At(10, lambda: os.write(master, b"us"))])
+        assert judged.success == 1
+        assert env.keys == ["u"]
+        stopped = rollout(env, Sway(), seed=0, max_steps=200, observers=[At(10, lambda: os.write(master, b"\x1b"))])
+        assert stopped.truncated
+        assert "stop key" in env.stopped
+    finally:
+        env.close()
+        os.close(master)
+        os.close(slave)
 
 
 def test_closing_stops_the_robot_and_ends_the_guard(robot, env):

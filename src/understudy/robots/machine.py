@@ -138,6 +138,7 @@ class _Server:
             for key, _ in self._selector.select(None if timeout is None else max(0.0, timeout)):
                 self._take(key.fileobj)
             self._after(time.monotonic())
+        shutil.rmtree(Path(self._path).parent, ignore_errors=True)  # its owner may have died without tidying up
 
     def _was_alone(self) -> bool:
         self._alone_s = self._alone_s or time.monotonic()
