@@ -18,7 +18,8 @@ from latency import new_policy
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-RUNS, TURNS, CALLS, WARM = 5, 60, 100, 10
+RUNS = {"one": 5, "default": 3}
+TURNS, CALLS, WARM = 60, 100, 10
 
 Run = Callable[[NDArray[np.float32]], Any]
 
@@ -118,9 +119,9 @@ def main() -> None:
     torch.set_num_threads(1)
     summary: dict[str, Any] = {}
     with threadpool_limits(1):
-        for name in ("one", "default"):
+        for name, runs in RUNS.items():
             found = [
-                results.cell(f"{name}, run {run}", lambda name=name: measure(new_policy(name))) for run in range(RUNS)
+                results.cell(f"{name}, run {run}", lambda name=name: measure(new_policy(name))) for run in range(runs)
             ]
             summary[name] = {backend: medians([run[backend] for run in found]) for backend in found[0]}
             pairs = [(run["onnxruntime, our predictor"], run["onnxruntime, bare"]) for run in found]
