@@ -652,8 +652,8 @@ def _backend_table(content: dict[str, Any]) -> list[str]:
     lines = [
         f"`{content['command']}`: batch 1, one thread, the backends in turns of one run, medians of "
         f"{' and '.join(map(str, content['runs'].values()))} runs of {content['calls']:,} calls each; onnxruntime "
-        f"{content['onnxruntime']}. *Bare* is `session.run` on the same file; *bare network* is the layers alone, without "
-        "scaling and limits. CPU time leaves out what other programs did in between.",
+        f"{content['onnxruntime']}. *Bare* is `session.run` on the same file; *bare network* is the layers alone, "
+        "without scaling and limits. CPU time leaves out what other programs did in between.",
         "",
         "| | 39 -> 3 x 256 -> 28: p50 | p99 | p99, CPU time | default policy: p50 | p99 | p99, CPU time |",
         "|---|---|---|---|---|---|---|",
