@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench verify-data verify-repeat verify-security system clean
+.PHONY: help setup demo test check format bench verify-data verify-repeat verify-security verify-safety system clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -53,6 +53,10 @@ verify-repeat: $(READY)  ## the full form of the promises about repeatability
 
 verify-security: $(READY)  ## the full form of the promises about security
 	$(BIN)/python -m pytest -m "full or not full" -k "hostile or mutated" tests
+
+verify-safety: $(READY)  ## the full form of the promises about motion; wants the machine to itself, under an hour
+	$(BIN)/python benchmarks/safety_timing.py --anew
+	$(BIN)/python benchmarks/safety_limits.py --anew
 
 system:  ## Debian packages for videos (EGL) and for the tests that open the report in a browser (Chromium)
 	$(shell [ "$$(id -u)" = 0 ] || echo sudo) apt-get update -qq

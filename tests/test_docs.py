@@ -31,6 +31,8 @@ ON_THE_COMMAND_LINE = {
     "--out data.mp4": "--out data.mp4 --env-arg width=64 --env-arg height=48",
     "--rounds 3": "--rounds 1 --episodes 1 --steps 20 --measure-every 20 --progress-starts 1 --workers 1",
     "--starts 100": "--starts 2",
+    "--max-steps 100": "--max-steps 10",
+    "--max-steps 200": "--max-steps 20",
 }
 _PLAIN_WORLD = {"--env-arg width=64 --env-arg height=48": ""}  # for a world that draws nothing
 
@@ -116,6 +118,21 @@ def test_your_own_task_goes_from_a_world_and_from_files_to_an_interval(folder, c
         run_commands(screen, plain_world=True)
     printed = capsys.readouterr().out
     assert len(re.findall(r"success [\d.]+ \[[\d.]+, [\d.]+\] of 4", printed)) == 4
+
+
+def test_the_screens_of_export_run(folder, capsys):
+    pytest.importorskip("onnxruntime")
+    run_commands(
+        """understudy record --env understudy/PickPlace-v0 --episodes 50 --out data/pick
+        understudy train bc --data data/pick --out runs/bc"""
+    )
+    for screen in blocks("docs/export.md", "sh"):
+        run_commands(screen)
+    (code,) = blocks("docs/export.md", "python")
+    run_python(code, folder / "export.py")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("random and") == 2
+    assert re.search(r"success [\d.]+ \[[\d.]+, [\d.]+\] of 4", printed)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -15,11 +15,29 @@ from understudy.episode import Episode
 from understudy.errors import UnderstudyError
 from understudy.evaluate import Comparison, Evaluation, Trial, compare, episodes_needed, evaluate, wilson_interval
 from understudy.execution import PolicyAgent
+from understudy.export import Export, export
 from understudy.inference import FeedForwardConfig, load_predictor
 from understudy.observers import Video
 from understudy.playback import Drift, Show, film, replay, show_live
 from understudy.recipe import DAggerConfig, TrainConfig
 from understudy.report import write_run_report
+from understudy.robots import (
+    Axis,
+    Deployed,
+    FakeConfig,
+    FakeRobot,
+    Limits,
+    Novelty,
+    Reading,
+    Robot,
+    RobotEnv,
+    RobotSpec,
+    SafetyConfig,
+    SafetyGate,
+    deploy,
+    robot_for,
+)
+from understudy.robots.recording import Outcome, Take, record_on
 from understudy.rollout import Observer, Step, rollout, rollouts
 from understudy.spec import Channel, Spec, spec_of
 from understudy.worlds import make_env
@@ -72,6 +90,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Advice",
     "Agent",
+    "Axis",
     "Channel",
     "Command",
     "Comparison",
@@ -79,6 +98,7 @@ __all__ = [
     "DAggerGate",
     "Dataset",
     "Demonstrator",
+    "Deployed",
     "Drift",
     "Driver",
     "Ensemble",
@@ -86,6 +106,9 @@ __all__ = [
     "Episode",
     "Evaluation",
     "Expert",
+    "Export",
+    "FakeConfig",
+    "FakeRobot",
     "FeedForward",
     "FeedForwardConfig",
     "Gate",
@@ -93,16 +116,26 @@ __all__ = [
     "HGGate",
     "Journal",
     "LazyGate",
+    "Limits",
+    "Novelty",
     "Observer",
+    "Outcome",
     "Policy",
     "PolicyAgent",
+    "Reading",
     "Replay",
+    "Robot",
+    "RobotEnv",
+    "RobotSpec",
     "Round",
     "SafeGate",
+    "SafetyConfig",
+    "SafetyGate",
     "Show",
     "Situation",
     "Spec",
     "Step",
+    "Take",
     "ThriftyGate",
     "Tick",
     "TrainConfig",
@@ -113,9 +146,11 @@ __all__ = [
     "advise",
     "compare",
     "dagger",
+    "deploy",
     "diagnose",
     "episodes_needed",
     "evaluate",
+    "export",
     "film",
     "gate_for",
     "import_dataset",
@@ -123,8 +158,10 @@ __all__ = [
     "load_predictor",
     "make_env",
     "record",
+    "record_on",
     "rehearse",
     "replay",
+    "robot_for",
     "rollout",
     "rollouts",
     "save",

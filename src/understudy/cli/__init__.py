@@ -21,7 +21,9 @@ from understudy.cli.cloning import advise, train_bc
 from understudy.cli.console import progress, say, tell
 from understudy.cli.correcting import Rounds, dagger
 from understudy.cli.data import import_, inspect, record, replay, view
+from understudy.cli.exporting import export
 from understudy.cli.measuring import compare, evaluate, report
+from understudy.cli.robots import deploy
 from understudy.durable import in_words
 from understudy.errors import ConfigError, UnderstudyError, require_within
 from understudy.recipe import LARGEST_SEED
@@ -59,8 +61,10 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "train bc": train_bc,
     "dagger": dagger,
     "evaluate": evaluate,
+    "deploy": deploy,
     "compare": compare,
     "report": report,
+    "export": export,
     "advise": advise,
 }
 _AFTER_CTRL_C = {
