@@ -94,9 +94,14 @@ def test_the_demo_tells_its_story(folder, monkeypatch, capsys):
     monkeypatch.setattr(demo, "TrainConfig", lambda **options: config(**options, steps=20, measure_every=20))
     monkeypatch.setattr(demo, "DEMONSTRATIONS", (2, 3))
     monkeypatch.setattr(demo, "STARTS", 1)
+    monkeypatch.setattr(demo, "DAGGER_RECIPE", config(steps=20, measure_every=20, lead=0))
+    monkeypatch.setattr(demo, "EPISODES", 1)
     assert main(["demo", "--workers", "1"]) == 0
     assert (folder / "runs/demo/report.html").is_file()
-    assert "report.html" in capsys.readouterr().out
+    assert "What the expert&#x27;s time bought" in (folder / "runs/demo/dagger/report.html").read_text()
+    printed = capsys.readouterr().out
+    assert "round 2: " in printed
+    assert "against the clone: " in printed
 
 
 @pytest.mark.filterwarnings("ignore:.*render_mode='rgb_array' that is not in the possible render_modes")

@@ -19,7 +19,7 @@ import tyro
 from understudy.cli.arguments import CORES
 from understudy.cli.cloning import advise, train_bc
 from understudy.cli.console import progress, say, tell
-from understudy.cli.correcting import dagger
+from understudy.cli.correcting import Rounds, dagger
 from understudy.cli.data import import_, inspect, record, replay, view
 from understudy.cli.exporting import export
 from understudy.cli.measuring import compare, evaluate, report
@@ -33,7 +33,7 @@ _ABOUT = "Teach a robot by example: record demonstrations, clone them, measure t
 
 
 def demo(out: Path = Path("runs/demo"), seed: int = 0, workers: int = CORES) -> None:
-    """The whole story on the bundled task: record, inspect, clone, evaluate, and what distribution shift does.
+    """The whole story on the bundled task: record, inspect, clone, measure, and correct it with DAgger.
 
     Args:
         out: folder for data, runs and report.
@@ -46,7 +46,7 @@ def demo(out: Path = Path("runs/demo"), seed: int = 0, workers: int = CORES) -> 
     require_within("seed", seed, 0, LARGEST_SEED)
     started = time.monotonic()
     with progress() as bar:
-        report = tell_story(out, seed=seed, workers=workers, say=say, progress=bar)
+        report = tell_story(out, seed=seed, workers=workers, say=say, progress=bar, watcher=Rounds(bar))
     say(f"\n{report} holds the report ({time.monotonic() - started:.0f} s); open it in a browser")
 
 

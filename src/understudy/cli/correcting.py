@@ -116,7 +116,7 @@ def dagger(
                 workers=workers,
                 run=out,
                 resume=resume,
-                watcher=_Rounds(bar),
+                watcher=Rounds(bar),
                 notes=notes,
             )
             for one in told:
@@ -126,7 +126,7 @@ def dagger(
     evaluate(out, env, episodes=starts, workers=workers, env_arguments=env_arguments)
 
 
-class _Rounds:
+class Rounds:
     """The phases of each round on the progress bar."""
 
     def __init__(self, bar: Bar) -> None:

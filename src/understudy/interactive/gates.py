@@ -30,7 +30,7 @@ SCHEDULES = ("indicator", "constant", "linear", "exponential")
 
 @dataclass
 class DAggerGate(Gate):
-    """DAgger: the expert labels what the policy does, and drives a share beta of the steps (Ross et al. 2011, alg. 3.1).
+    """DAgger: the expert labels what the policy does, and drives a share beta (Ross et al. 2011, algorithm 3.1).
 
     The demonstrations are the paper's first iteration, with beta = 1, so round k here is its iteration k + 1:
 
