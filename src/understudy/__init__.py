@@ -18,7 +18,7 @@ from understudy.execution import PolicyAgent
 from understudy.inference import FeedForwardConfig, load_predictor
 from understudy.observers import Video
 from understudy.playback import Drift, Show, film, replay, show_live
-from understudy.recipe import DAggerConfig, TrainConfig
+from understudy.recipe import DAggerConfig, FinetuneConfig, TrainConfig
 from understudy.report import write_run_report
 from understudy.rollout import Observer, Step, rollout, rollouts
 from understudy.spec import Channel, Spec, spec_of
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         gate_for,
         rehearse,
     )
+    from understudy.onpolicy import NPG, PPO, DemoStarts, DemoTerm, DistanceTerm, FinetuneLog, finetune
     from understudy.policies import Ensemble, FeedForward, Policy
     from understudy.trainer import TrainLog, train
 
@@ -58,6 +59,13 @@ _WITH_TORCH = {
     "dagger": "understudy.interactive",
     "gate_for": "understudy.interactive",
     "rehearse": "understudy.interactive",
+    "NPG": "understudy.onpolicy",
+    "PPO": "understudy.onpolicy",
+    "DemoStarts": "understudy.onpolicy",
+    "DemoTerm": "understudy.onpolicy",
+    "DistanceTerm": "understudy.onpolicy",
+    "FinetuneLog": "understudy.onpolicy",
+    "finetune": "understudy.onpolicy",
     "load": "understudy.checkpoint",
     "save": "understudy.checkpoint",
     "Ensemble": "understudy.policies",
@@ -70,6 +78,8 @@ _WITH_TORCH = {
 __version__ = "0.1.0"
 
 __all__ = [
+    "NPG",
+    "PPO",
     "Advice",
     "Agent",
     "Channel",
@@ -78,7 +88,10 @@ __all__ = [
     "DAggerConfig",
     "DAggerGate",
     "Dataset",
+    "DemoStarts",
+    "DemoTerm",
     "Demonstrator",
+    "DistanceTerm",
     "Drift",
     "Driver",
     "Ensemble",
@@ -88,6 +101,8 @@ __all__ = [
     "Expert",
     "FeedForward",
     "FeedForwardConfig",
+    "FinetuneConfig",
+    "FinetuneLog",
     "Gate",
     "GatedAgent",
     "HGGate",
@@ -117,6 +132,7 @@ __all__ = [
     "episodes_needed",
     "evaluate",
     "film",
+    "finetune",
     "gate_for",
     "import_dataset",
     "load",

@@ -27,6 +27,7 @@ MOST_MEMBERS = 100
 _WIDEST, _DEEPEST = 65_536, 100
 _LONGEST = 1000  # a batch of windows of this length still fits into memory
 _SMALLEST_LIMIT, _LARGEST_LIMIT = 1e-3, 1e6
+SMALLEST_LOG_DEVIATION = -5.0  # of a Gaussian head, in deviations of the training actions
 
 
 class Predictor(Protocol):
@@ -113,7 +114,8 @@ class FeedForwardConfig:
 class FeedForwardPredictor:
     """A multilayer perceptron, or an ensemble of them whose answers are averaged, as numpy arrays.
 
-    The members' layers are stacked, so that an ensemble costs one batched product a layer.
+    The members' layers are stacked, so that an ensemble costs one batched product a layer. Where the policy acts by
+    sampling, `deviation` (H * A,) is that of its Gaussian in physical units; otherwise it is None.
 
     Args:
         file: what the policy is.
@@ -150,6 +152,11 @@ class FeedForwardPredictor:
             else:
                 layers.append((weights, biases[:, :, None]))  # (members, out, in), (members, out, 1)
         *self._hidden, self._last = layers
+        self.deviation: NDArray[np.float32] | None = None
+        if file.acts == "sampled":
+            # All members carry the one deviation of the ensemble.
+            log_deviation = require_array(members[0], "head.log_deviation", scale.shape)
+            self.deviation = np.exp(np.maximum(log_deviation, np.float32(SMALLEST_LOG_DEVIATION))) * scale
         # One vector for one network is far cheaper than a batch of one: this runs at every control step.
         self._multiply = np.dot if len(members) == 1 else np.matmul
         self._shape = (-1,) if len(members) == 1 else (1, -1, 1)

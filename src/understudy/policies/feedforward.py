@@ -89,6 +89,10 @@ class FeedForward(Policy):
     def for_execution(self) -> Predictor:
         return predictor(self.to_file(), self.arrays())
 
+    def scaled_batch(self, observations: Tensor) -> Tensor:
+        """The best chunks in deviations of the training actions, (B, history, D) -> (B, H * A); not limited."""
+        return self.head.best(self._forward(observations))
+
     def _forward(self, observations: Tensor) -> Tensor:
         inputs, _ = self._scaling()
         limit = self.config.input_limit

@@ -1,0 +1,154 @@
+"""The actor: a policy as a Gaussian over actions, whose mean is the policy and whose deviation is learnt."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from understudy.errors import ConfigError
+from understudy.execution import ActionNoise, Explorer
+from understudy.inference import SMALLEST_LOG_DEVIATION, FeedForwardPredictor
+from understudy.normalize import Normalizer
+from understudy.policies import Ensemble, FeedForward, Policy
+from understudy.statistics import ChannelStatistics
+
+
+class Actor:
+    """pi(a | o) = N(mu(o), diag(sigma^2)) in deviations of the training actions.
+
+    mu is a feedforward network, or the mean of an ensemble of them: all members learn, so the actor begins with just
+    what the ensemble does. log sigma is one parameter for each channel, the same in every state. Of a chunk only the
+    first action is learnt, the one that is executed by default.
+
+    Args:
+        policy: trained or not, with a scaling; it stays as it is.
+        log_deviation: (A,) first log sigma.
+        least: (A,) log sigma never goes below it.
+
+    Raises:
+        ConfigError: the policy is of a kind that cannot be fine-tuned.
+    """
+
+    def __init__(self, policy: Policy, log_deviation: NDArray[np.float32], least: NDArray[np.float32]) -> None:
+        self._policy = _gaussian(policy)
+        self.least = torch.from_numpy(np.maximum(least, SMALLEST_LOG_DEVIATION).astype(np.float32))
+        start = torch.from_numpy(np.asarray(log_deviation, np.float32))
+        self._log_deviation = nn.Parameter(torch.maximum(start, self.least))
+        members = [self._policy] if isinstance(self._policy, FeedForward) else list(self._policy.members)
+        self._networks: list[FeedForward] = members  # type: ignore[assignment]
+        self.parameters: list[nn.Parameter] = [
+            *(parameter for network in self._networks for parameter in network.layers.parameters()),
+            self._log_deviation,
+        ]
+        self.spec, self.history = policy.spec, policy.history
+
+    def mean(self, observations: Tensor) -> Tensor:
+        """mu, (N, A) in deviations, for histories (N, history, D) in physical units."""
+        return self._policy.scaled_batch(observations)
+
+    @property
+    def log_deviation(self) -> Tensor:
+        """Log sigma, (A,)."""
+        return self._log_deviation
+
+    def scaled(self, actions: Tensor) -> Tensor:
+        """Actions (N, A) in physical units as deviations."""
+        _, statistics = self.statistics
+        return Normalizer(statistics).normalize(actions)
+
+    def log_likelihood(self, mean: Tensor, actions: Tensor) -> Tensor:
+        """Log pi(a | o), (N,), of scaled actions (N, A) where the mean is (N, A)."""
+        scaled = (actions - mean) * torch.exp(-self._log_deviation)
+        constant = 0.5 * math.log(2 * math.pi) * actions.shape[1]
+        return -0.5 * scaled.square().sum(1) - self._log_deviation.sum() - constant
+
+    def vector(self) -> Tensor:
+        """All parameters as one vector (P,), a copy."""
+        return nn.utils.parameters_to_vector(self.parameters).detach().clone()
+
+    def move(self, vector: Tensor) -> None:
+        """Takes the parameters of a vector (P,), log sigma not below its least."""
+        with torch.no_grad():
+            nn.utils.vector_to_parameters(vector.clone(), self.parameters)
+            self._log_deviation.clamp_(min=self.least)
+
+    def policy(self, *, acts: str = "mean") -> Policy:
+        """A policy with the parameters as they are now, which acts by its `mean` or is `sampled`."""
+        result = copy.deepcopy(self._policy)
+        members = [result] if isinstance(result, FeedForward) else list(result.members)
+        with torch.no_grad():
+            for member in members:
+                member.head.log_deviation.copy_(self._log_deviation)  # type: ignore[union-attr, operator]
+        result.zero_grad(set_to_none=True)
+        result.acts = acts
+        return result.eval()
+
+    def explorer(self, *, seed: tuple[int, ...], correlation: float = 0.0) -> Explorer:
+        """The agent that samples from it, in numpy; `seed` is mixed with that of each episode."""
+        predictor = self.policy(acts="sampled").for_execution()
+        assert isinstance(predictor, FeedForwardPredictor), "a feedforward policy executes as one"
+        assert predictor.deviation is not None, "it acts by sampling"
+        return Explorer(predictor, ActionNoise(predictor.deviation, seed=seed, correlation=correlation))
+
+    def rescale(self, observations: ChannelStatistics, *, keep: bool) -> None:
+        """Takes another scaling of the observations.
+
+        With `keep` the first layers follow, W' = W s' / s and b' = b + W (m' - m) / s, so that the actor answers as
+        before wherever no scaled observation is cut to the input limit.
+        """
+        before, actions = self.statistics
+        if keep:
+            ratio = np.tile(observations.scale / before.scale, self.history)
+            shift = np.tile((observations.mean - before.mean) / before.scale, self.history)
+            with torch.no_grad():
+                for network in self._networks:
+                    first: nn.Linear = network.layers[0]  # type: ignore[assignment]
+                    first.bias.add_(first.weight @ torch.from_numpy(shift))
+                    first.weight.mul_(torch.from_numpy(ratio))
+        self._policy.fit_scaling(observations, actions)
+
+    @property
+    def statistics(self) -> tuple[ChannelStatistics, ChannelStatistics]:
+        """Of the observations and of the actions, that it scales with."""
+        assert self._policy.statistics is not None, "an actor has a scaling"
+        return self._policy.statistics
+
+
+def _gaussian(policy: Policy) -> FeedForward | Ensemble:
+    """A copy of the policy that answers its first action with a Gaussian head."""
+    if isinstance(policy, Ensemble):
+        return Ensemble([_gaussian(member) for member in policy.members])
+    if not isinstance(policy, FeedForward):
+        raise ConfigError(
+            f"the policy is a {policy.kind}; feedforward policies and ensembles of them can be fine-tuned"
+        )
+    result = FeedForward(policy.spec, replace(policy.config, head="gaussian", horizon=1))
+    with torch.no_grad():
+        for ours, theirs in zip(result.layers, policy.layers, strict=True):
+            rows = ours.out_features  # of a chunk (H * A) the first action
+            ours.weight.copy_(theirs.weight[:rows])
+            ours.bias.copy_(theirs.bias[:rows])
+    if policy.statistics is not None:
+        result.fit_scaling(*policy.statistics)
+    result.data_fingerprint, result.notes = policy.data_fingerprint, policy.notes
+    return result
+
+
+def own_log_deviation(policy: Policy) -> NDArray[np.float32]:
+    """Log sigma (A,) that a Gaussian policy was trained with, of its first action; for an ensemble their mean.
+
+    Raises:
+        ConfigError: the policy has none.
+    """
+    members: list[Policy] = list(policy.members) if isinstance(policy, Ensemble) else [policy]
+    arrays = [member.arrays().get("head.log_deviation") for member in members]
+    if any(array is None for array in arrays):
+        raise ConfigError("deviation is 'own', but the policy has none; train it with --head gaussian, or take spread")
+    mean: NDArray[np.float32] = np.mean(arrays, 0)[: len(policy.spec.actions)]
+    return mean
