@@ -131,9 +131,8 @@ def _gaussian(policy: Policy) -> FeedForward | Ensemble:
     result = FeedForward(policy.spec, replace(policy.config, head="gaussian", horizon=1))
     with torch.no_grad():
         for ours, theirs in zip(result.layers, policy.layers, strict=True):
-            rows = ours.out_features  # of a chunk (H * A) the first action
-            ours.weight.copy_(theirs.weight[:rows])
-            ours.bias.copy_(theirs.bias[:rows])
+            for mine, given in zip(ours.parameters(), theirs.parameters(), strict=True):
+                mine.copy_(given[: len(mine)])  # of a chunk (H * A) the first action
     if policy.statistics is not None:
         result.fit_scaling(*policy.statistics)
     result.data_fingerprint, result.notes = policy.data_fingerprint, policy.notes
