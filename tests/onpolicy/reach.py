@@ -2,11 +2,11 @@
 
 import math
 import os
-import signal
-import time
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
+from tiny_worlds import break_
 
 from understudy.agent import Demonstrator
 from understudy.dataset import Dataset, record
@@ -68,32 +68,27 @@ class Unpaid(ReachWorld):
         super().__init__("none")
 
 
-class Breaking(ReachWorld):
-    """Breaks its process once, at the third episode that a process with the mark still to be left begins."""
+class _Breaker(gym.Wrapper):
+    """Breaks its process at the third episode that begins in it, once: then there is a mark."""
 
-    kind, mark = "kill", None
-
-    def __init__(self):
-        super().__init__()
-        self.kind, self.mark = os.environ["BREAKS"].split(":")
-        self._begun = 0
+    def __init__(self, kind, mark):
+        super().__init__(ReachWorld())
+        self._kind, self._mark, self._begun = kind, mark, 0
 
     def reset(self, **arguments):
         self._begun += 1
-        if self._begun == 3 and not os.path.exists(self.mark):
-            open(self.mark, "w").close()
-            if self.kind == "kill":
-                os.kill(os.getpid(), signal.SIGKILL)
-            os.kill(os.getpid(), signal.SIGSTOP)
+        if self._begun == 3 and not os.path.exists(self._mark):
+            open(self._mark, "w").close()
+            break_(self._kind)
         return super().reset(**arguments)
 
 
-class Slow(ReachWorld):
-    """Takes its time, so that there is some to kill it in."""
+def build_breaking(kind, mark):
+    return _Breaker(kind, mark)
 
-    def step(self, action):
-        time.sleep(0.0005)
-        return super().step(action)
+
+def breaking(kind, mark):
+    return partial(build_breaking, kind, mark)
 
 
 class Late:

@@ -146,7 +146,7 @@ def finetune(
     budget = _Budget(config, horizon)
     description = {
         "command": "finetune",
-        "update": {"name": update.name, **asdict(update)},  # type: ignore[call-overload]
+        "update": {"name": update.name, **update.options()},
         "demo_term": None if demo_term is None else {"name": demo_term.name, **demo_term.options()},
         "starts": None if starts is None else starts.options(),
         "finetune": asdict(config),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -66,6 +66,10 @@ class Update(Protocol):
         """
         ...
 
+    def options(self) -> dict[str, Any]:
+        """What it was asked for, as plain JSON."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class NPG:
@@ -101,6 +105,10 @@ class NPG:
             _require_above_0(name, getattr(self, name))
         if not 0 <= self.damping < math.inf:
             raise ConfigError(f"damping is {self.damping}; accepted: 0 or more")
+
+    def options(self) -> dict[str, Any]:
+        """What it was asked for, as plain JSON."""
+        return asdict(self)
 
     def __call__(self, actor: Actor, batch: Batch, memory: Memory, order: Order) -> UpdateLog:
         """One natural step."""
@@ -157,6 +165,10 @@ class PPO:
             require_within(name, getattr(self, name), 1)
         for name in ("clip", "learning_rate", "gradient_clip", "kl_limit"):
             _require_above_0(name, getattr(self, name))
+
+    def options(self) -> dict[str, Any]:
+        """What it was asked for, as plain JSON."""
+        return asdict(self)
 
     def __call__(self, actor: Actor, batch: Batch, memory: Memory, order: Order) -> UpdateLog:
         """A few epochs of clipped steps."""
