@@ -28,6 +28,7 @@ LAYERS = (
     ("rollout",),
     ("sim.experts",),
     ("execution",),
+    ("presets",),
     ("inference", "recipe", "runs"),
     ("policy_file",),
     ("statistics",),

@@ -18,6 +18,7 @@ from understudy.execution import PolicyAgent
 from understudy.inference import FeedForwardConfig, load_predictor
 from understudy.observers import Video
 from understudy.playback import Drift, Show, film, replay, show_live
+from understudy.presets import PRESETS, Preset
 from understudy.recipe import DAggerConfig, FinetuneConfig, TrainConfig
 from understudy.report import write_run_report
 from understudy.rollout import Observer, Step, rollout, rollouts
@@ -41,7 +42,19 @@ if TYPE_CHECKING:
         gate_for,
         rehearse,
     )
-    from understudy.onpolicy import NPG, PPO, DemoStarts, DemoTerm, DistanceTerm, FinetuneLog, finetune
+    from understudy.onpolicy import (
+        NPG,
+        PPO,
+        DemoStarts,
+        DemoTerm,
+        DistanceTerm,
+        FinetuneLog,
+        clone_for,
+        finetune,
+        starts_for,
+        term_for,
+        update_for,
+    )
     from understudy.policies import Ensemble, FeedForward, Policy
     from understudy.trainer import TrainLog, train
 
@@ -65,7 +78,11 @@ _WITH_TORCH = {
     "DemoTerm": "understudy.onpolicy",
     "DistanceTerm": "understudy.onpolicy",
     "FinetuneLog": "understudy.onpolicy",
+    "clone_for": "understudy.onpolicy",
     "finetune": "understudy.onpolicy",
+    "starts_for": "understudy.onpolicy",
+    "term_for": "understudy.onpolicy",
+    "update_for": "understudy.onpolicy",
     "load": "understudy.checkpoint",
     "save": "understudy.checkpoint",
     "Ensemble": "understudy.policies",
@@ -80,6 +97,7 @@ __version__ = "0.1.0"
 __all__ = [
     "NPG",
     "PPO",
+    "PRESETS",
     "Advice",
     "Agent",
     "Channel",
@@ -111,6 +129,7 @@ __all__ = [
     "Observer",
     "Policy",
     "PolicyAgent",
+    "Preset",
     "Replay",
     "Round",
     "SafeGate",
@@ -126,6 +145,7 @@ __all__ = [
     "UnderstudyError",
     "Video",
     "advise",
+    "clone_for",
     "compare",
     "dagger",
     "diagnose",
@@ -147,7 +167,10 @@ __all__ = [
     "show_live",
     "sim",
     "spec_of",
+    "starts_for",
+    "term_for",
     "train",
+    "update_for",
     "wilson_interval",
     "write_run_report",
 ]

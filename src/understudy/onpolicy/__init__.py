@@ -3,6 +3,7 @@
 from understudy.onpolicy.demos import TERMS, DemoTerm, DistanceTerm, Term
 from understudy.onpolicy.finetune import FinetuneLog, finetune
 from understudy.onpolicy.judging import Candidate, Verdict
+from understudy.onpolicy.named import clone_for, starts_for, term_for, update_for
 from understudy.onpolicy.starts import DemoStarts
 from understudy.onpolicy.updates import NPG, PPO, UPDATES, Update
 
@@ -19,5 +20,9 @@ __all__ = [
     "Term",
     "Update",
     "Verdict",
+    "clone_for",
     "finetune",
+    "starts_for",
+    "term_for",
+    "update_for",
 ]
