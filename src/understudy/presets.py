@@ -87,7 +87,7 @@ _PAPER = Preset(
         value_learning_rate=1e-3,
         value_weight_decay=1e-3,
         value_targets="returns",
-        value_warm=False,
+        value_first_epochs=0,
     ),
 )
 
@@ -104,8 +104,32 @@ _SMALL = Preset(
     finetune=FinetuneConfig(),
 )
 
-PRESETS: dict[str, Preset] = {"small-batches": _SMALL, "dapg-paper": _PAPER}
-DEFAULT = "small-batches"
+# The frozen ensemble with a linear residual of the same section.
+_RESIDUAL = Preset(
+    about="a linear residual on a frozen ensemble: for one or two hundred thousand steps",
+    shape=FeedForwardConfig(),
+    members=5,
+    clone=TrainConfig(),
+    clone_epochs=None,
+    update="npg",
+    update_options={"step_size": 0.2, "damping": 1e-2},
+    term_options={"lam0": 0.0},
+    finetune=FinetuneConfig(
+        tune="residual",
+        deviation="range",
+        deviation_factor=0.06,
+        gae_lambda=0.95,
+        value_hidden=(64, 64),
+        value_epochs=4,
+        value_first_epochs=20,
+        value_batch=256,
+        value_weight_decay=0.0,
+        value_targets="gae",
+    ),
+)
+
+PRESETS: dict[str, Preset] = {"residual": _RESIDUAL, "small-batches": _SMALL, "dapg-paper": _PAPER}
+DEFAULT = "residual"
 
 
 def preset_called(name: str) -> Preset:

@@ -1,14 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from tests.onpolicy.reach import ReachWorld, clone, demonstrations, fresh
+from tests.onpolicy.reach import CLONED, SHAPE, ReachWorld, clone, demonstrations, fresh
 from understudy.checkpoint import load, save
 from understudy.errors import ConfigError
 from understudy.execution import PolicyAgent
 from understudy.inference import FeedForwardConfig
 from understudy.onpolicy.actor import Actor, own_log_deviation
-from understudy.policies import FeedForward
+from understudy.policies import Ensemble, FeedForward
 from understudy.recipe import TrainConfig
 from understudy.rollout import rollout
 from understudy.spec import spec_of
@@ -101,6 +103,42 @@ def test_a_policy_that_acts_by_its_mean_is_as_before(demos, tmp_path):
     save(actor_of(clone(demos)).policy(), tmp_path / "policy")
     assert "acts" not in (tmp_path / "policy" / "policy.json").read_text()
     assert load(tmp_path / "policy").for_execution().deviation is None
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("members", [1, 3])
+def test_a_residual_is_a_linear_map_of_what_is_seen_added_to_a_frozen_policy(demos, members, skip):
+    shape = FeedForward(spec_of(ReachWorld()), replace(SHAPE, skip=skip))
+    policy = train(Ensemble.of(shape, members) if members > 1 else shape.initialized(0), demos, CLONED)
+    actor = Actor(policy, np.array([-1.0, -0.5], np.float32), LEAST, tune="residual")
+    seen = observations()
+    scaled = actor.scaled(policy.predict_batch(seen)[:, 0])
+    torch.testing.assert_close(actor.mean(actor.inputs(seen)), scaled, rtol=1e-4, atol=1e-5)
+    assert len(actor.vector()) == 2 * 2 + 2 + 2
+    inputs, moved = actor.inputs(seen), torch.linspace(-0.3, 0.4, 8)
+    actor.move(actor.vector() + moved)
+    weights, bias = moved[:4].reshape(2, 2), moved[4:6]
+    x = (seen[:, 0] - torch.from_numpy(policy.statistics[0].mean)) / torch.from_numpy(policy.statistics[0].scale)
+    literal = scaled + x @ weights.T + bias
+    torch.testing.assert_close(actor.mean(inputs), literal, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(actor.mean(actor.inputs(seen)), literal, rtol=1e-4, atol=1e-5)
+    deployed = actor.policy()
+    torch.testing.assert_close(actor.scaled(deployed.predict_batch(seen)[:, 0]), literal, rtol=1e-4, atol=1e-5)
+    executed = np.array([deployed.for_execution().predictions(row.numpy()).mean(0)[0] for row in seen])
+    np.testing.assert_allclose(executed, deployed.predict_batch(seen)[:, 0].detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_residual_is_saved_with_its_policy(demos, tmp_path):
+    actor = Actor(clone(demos, 2), np.zeros(2), LEAST, tune="residual")
+    actor.move(actor.vector() + 0.1)
+    save(actor.policy(), tmp_path / "policy")
+    loaded = load(tmp_path / "policy")
+    torch.testing.assert_close(loaded.predict_batch(observations()), actor.policy().predict_batch(observations()))
+    assert not torch.equal(loaded.predict_batch(observations()), clone(demos, 2).predict_batch(observations()))
+    again = Actor(loaded, np.zeros(2), LEAST, tune="residual")
+    torch.testing.assert_close(
+        again.vector()[:6], actor.vector()[:6], msg="a second fine-tuning goes on from the first"
+    )
 
 
 def test_of_a_chunk_the_first_action_is_learnt(demos):

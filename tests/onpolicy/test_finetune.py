@@ -110,6 +110,16 @@ def test_an_ensemble_is_tuned_as_one(demos):
     assert evaluate(ReachWorld, last.policy, episodes=40, seed=TUNING).success_rate >= 0.9
 
 
+def test_a_residual_is_tuned_and_the_policy_stays_frozen(demos, start):
+    config = replace(QUICK, steps=14_000, tune="residual", deviation_factor=0.5)
+    *_, last = finetune(start, ReachWorld(), UPDATES["npg"], config=config)
+    assert evaluate(ReachWorld, last.policy, episodes=40, seed=TUNING).success_rate >= 0.9
+    kept = last.policy.arrays()
+    assert all(np.array_equal(kept[name], array) for name, array in start.arrays().items())
+    with pytest.raises(ConfigError, match="tune is 'residual', which needs a trained policy"):
+        next(finetune(fresh(), ReachWorld(), config=config))
+
+
 # ---- what a run is ----
 
 
@@ -234,6 +244,9 @@ def test_the_first_deviation_is_the_one_that_was_chosen(demos, start):
     gaussian = train(FeedForward(spec_of(ReachWorld()), shape), demos, CLONED)
     own = np.exp(gaussian.arrays()["head.log_deviation"]).mean()
     assert first(gaussian, deviation="own") == pytest.approx(own, rel=1e-3)
+    assert first(deviation="range", deviation_factor=0.06) == pytest.approx(
+        (0.06 / start.statistics[1].scale).mean(), rel=1e-3
+    )
     with pytest.raises(ConfigError, match="deviation is 'residual', which needs demonstrations"):
         first(deviation="residual")
 
@@ -329,6 +342,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, demos, start, kills):
             stdout=subprocess.PIPE,
             text=True,
             cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         )
         with child:
             assert child.stdout.readline() == "ready\n"
@@ -527,8 +541,9 @@ def test_a_checkpoint_of_another_network_is_refused(start, demos, tmp_path):
         ({"episodes": 0}, "episodes is 0; accepted: 1 or more"),
         ({"gamma": 1.5}, "gamma is 1.5; accepted: 0 to 1"),
         ({"gae_lambda": -0.1}, "gae_lambda is -0.1; accepted: 0 to 1"),
-        ({"deviation": "large"}, "deviation is 'large'; accepted: spread, residual, own"),
+        ({"deviation": "large"}, "deviation is 'large'; accepted: spread, residual, own, range"),
         ({"deviation_factor": 0}, "deviation_factor is 0; accepted: above 0"),
+        ({"tune": "bias"}, "tune is 'bias'; accepted: all or residual"),
         ({"correlation": 1}, "correlation is 1; accepted: 0 or more and below 1"),
         ({"value_targets": "td"}, "value_targets is 'td'; accepted: returns or gae"),
         ({"value_hidden": ()}, "value_hidden is (); accepted: one or more sizes above 0"),

@@ -44,7 +44,7 @@ def order(purpose, epoch, rows):
 
 def score(actor, batch, row):
     """The gradient of one row's log-likelihood, (P,)."""
-    mean = actor.mean(batch.observations[row : row + 1])
+    mean = actor.mean(batch.inputs[row : row + 1])
     likelihood = actor.log_likelihood(mean, batch.actions[row : row + 1])[0]
     return torch.cat([part.reshape(-1) for part in torch.autograd.grad(likelihood, actor.parameters)]).double()
 
@@ -55,7 +55,7 @@ def fisher_matrix(actor, batch):
     matrix = torch.zeros((size, size), dtype=torch.float64)
     precision = torch.exp(-2 * actor.log_deviation.detach()).double()
     for row in range(batch.on_policy):
-        mean = actor.mean(batch.observations[row : row + 1])[0]
+        mean = actor.mean(batch.inputs[row : row + 1])[0]
         for channel in range(channels):
             parts = torch.autograd.grad(mean[channel], actor.parameters, retain_graph=True, allow_unused=True)
             jacobian = torch.cat(
@@ -91,7 +91,7 @@ def test_the_kl_is_that_of_two_gaussians(policy):
 def test_fisher_products_are_those_of_the_matrix(policy):
     actor = actor_of(policy)
     batch = batch_of(actor)
-    matrix, products = fisher_matrix(actor, batch), _FisherProducts(actor, batch.observations, 0.01)
+    matrix, products = fisher_matrix(actor, batch), _FisherProducts(actor, batch.inputs, 0.01)
     for seed in range(3):
         vector = torch.randn(len(matrix), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         torch.testing.assert_close(products(vector), matrix @ vector + 0.01 * vector, rtol=1e-3, atol=1e-3)
@@ -158,13 +158,13 @@ def test_the_kl_and_the_fisher_matrix_know_no_demonstrations(policy, demos):
     actor = actor_of(policy)
     batch = batch_of(actor)
     joined = batch._replace(
-        observations=torch.cat([batch.observations, torch.full((30, 1, 2), 1.9)]),
+        inputs=torch.cat([batch.inputs, torch.full((30, 1, 2), 1.9)]),
         actions=torch.cat([batch.actions, torch.full((30, 2), 4.0)]),
         weight=torch.cat([batch.weight, torch.full((30,), 2.0)]),
     )
-    old = _Gaussian.of(actor, batch.observations)
+    old = _Gaussian.of(actor, batch.inputs)
     log = NPG(step_size=0.05)(actor, joined, {}, order)
-    assert log.kl == pytest.approx(old.kl_to(_Gaussian.of(actor, batch.observations)))
+    assert log.kl == pytest.approx(old.kl_to(_Gaussian.of(actor, batch.inputs)))
     assert log.kl <= 0.05
 
 
@@ -206,13 +206,13 @@ def test_a_ratio_beyond_the_clip_teaches_nothing_more(policy):
     actor = actor_of(policy)
     batch = batch_of(actor, rows=64)
     with torch.no_grad():
-        before = actor.log_likelihood(actor.mean(batch.observations), batch.actions)
+        before = actor.log_likelihood(actor.mean(batch.inputs), batch.actions)
     clipped, free = {}, {}
     for clip, kept in ((0.1, clipped), (1e6, free)):
         actor = actor_of(policy)
         PPO(clip=clip, epochs=60, minibatch=64, learning_rate=1e-2, kl_limit=None)(actor, batch, {}, order)
         with torch.no_grad():
-            after = actor.log_likelihood(actor.mean(batch.observations), batch.actions)
+            after = actor.log_likelihood(actor.mean(batch.inputs), batch.actions)
         kept["ratio"] = torch.exp(after - before)
     good = batch.weight > 0
     assert clipped["ratio"][good].max() < 2 < free["ratio"][good].max()
@@ -267,7 +267,7 @@ def test_the_distance_term_is_the_gradient_of_the_distance(policy, demos):
     batch = batch_of(actor)
     joined, weight = DemoRows(DistanceTerm(demos, lam0=0.3, scale="one"), actor).joined(batch, 0)
     assert joined.distance
-    shown = joined.observations[batch.on_policy :], joined.actions[batch.on_policy :]
+    shown = joined.inputs[batch.on_policy :], joined.actions[batch.on_policy :]
     total = torch.zeros(len(actor.vector()), dtype=torch.float64)
     for observation, action in zip(*shown, strict=True):
         distance = torch.linalg.vector_norm(actor.mean(observation[None])[0] - action)

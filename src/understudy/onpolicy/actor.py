@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -26,31 +27,58 @@ class Actor:
     what the ensemble does. log sigma is one parameter for each channel, the same in every state. Of a chunk only the
     first action is learnt, the one that is executed by default.
 
+    With `tune="residual"` the policy is frozen, and what learns is W and b of mu(o) = policy(o) + W x + b with x the
+    scaled observation: as many numbers as observations times actions, 0 at first. Their gradient is estimated from
+    the same few episodes far better than that of all weights.
+
     Args:
         policy: trained or not, with a scaling; it stays as it is.
         log_deviation: (A,) first log sigma.
         least: (A,) log sigma never goes below it.
+        tune: `all` or `residual`.
 
     Raises:
         ConfigError: the policy is of a kind that cannot be fine-tuned.
     """
 
-    def __init__(self, policy: Policy, log_deviation: NDArray[np.float32], least: NDArray[np.float32]) -> None:
-        self._policy = _gaussian(policy)
+    def __init__(
+        self,
+        policy: Policy,
+        log_deviation: NDArray[np.float32],
+        least: NDArray[np.float32],
+        *,
+        tune: str = "all",
+    ) -> None:
+        self._residual = tune == "residual"
+        self._policy = _gaussian(policy, skip=self._residual)
         self.least = torch.from_numpy(np.maximum(least, SMALLEST_LOG_DEVIATION).astype(np.float32))
         start = torch.from_numpy(np.asarray(log_deviation, np.float32))
         self._log_deviation = nn.Parameter(torch.maximum(start, self.least))
         members = [self._policy] if isinstance(self._policy, FeedForward) else list(self._policy.members)
         self._networks: list[FeedForward] = members  # type: ignore[assignment]
-        self.parameters: list[nn.Parameter] = [
-            *(parameter for network in self._networks for parameter in network.layers.parameters()),
-            self._log_deviation,
-        ]
+        if self._residual:
+            self._share_the_map()
+        self.parameters: list[nn.Parameter] = [*self._tuned(), self._log_deviation]
         self.spec, self.history = policy.spec, policy.history
 
-    def mean(self, observations: Tensor) -> Tensor:
-        """mu, (N, A) in deviations, for histories (N, history, D) in physical units."""
-        return self._policy.scaled_batch(observations)
+    def inputs(self, observations: Tensor) -> Tensor:
+        """What `mean` needs of histories (N, history, D) in physical units, computed once for a batch.
+
+        Where all is tuned these are the histories themselves. Where the policy is frozen: the scaled observation and
+        what the policy does without the residual, (N, history * D + A).
+        """
+        if not self._residual:
+            return observations
+        with torch.no_grad():
+            seen = self._networks[0].scaled_inputs(observations)
+            return torch.cat([seen, self._policy.scaled_batch(observations) - self._map(seen)], 1)
+
+    def mean(self, inputs: Tensor) -> Tensor:
+        """mu, (N, A) in deviations, for what `inputs` gives."""
+        if not self._residual:
+            return self._policy.scaled_batch(inputs)
+        size = len(self.spec.actions)
+        return inputs[:, -size:] + self._map(inputs[:, :-size])
 
     @property
     def log_deviation(self) -> Tensor:
@@ -108,10 +136,37 @@ class Actor:
             shift = np.tile((observations.mean - before.mean) / before.scale, self.history)
             with torch.no_grad():
                 for network in self._networks:
-                    first: nn.Linear = network.layers[0]  # type: ignore[assignment]
-                    first.bias.add_(first.weight @ torch.from_numpy(shift))
-                    first.weight.mul_(torch.from_numpy(ratio))
+                    for first in filter(None, (network.layers[0], network.skip)):
+                        assert isinstance(first, nn.Linear)
+                        first.bias.add_(first.weight @ torch.from_numpy(shift))
+                        first.weight.mul_(torch.from_numpy(ratio))
         self._policy.fit_scaling(observations, actions)
+
+    def _tuned(self) -> Iterator[nn.Parameter]:
+        """The parameters of the mean that learn."""
+        if self._residual:
+            yield from self._map.parameters()
+        else:
+            for network in self._networks:
+                yield from network.layers.parameters()
+                if network.skip is not None:
+                    yield from network.skip.parameters()
+
+    def _share_the_map(self) -> None:
+        """Gives all members one map, the mean of theirs: their mean answer stays what it was."""
+        maps = [network.skip for network in self._networks if network.skip is not None]
+        with torch.no_grad():
+            for parts in zip(*(one.parameters() for one in maps), strict=True):
+                parts[0].copy_(torch.stack(parts).mean(0))
+        for network in self._networks:
+            network.skip = maps[0]
+
+    @property
+    def _map(self) -> nn.Linear:
+        """The residual that all members share."""
+        skip = self._networks[0].skip
+        assert skip is not None, "an actor that tunes its residual has one"
+        return skip
 
     @property
     def statistics(self) -> tuple[ChannelStatistics, ChannelStatistics]:
@@ -120,17 +175,21 @@ class Actor:
         return self._policy.statistics
 
 
-def _gaussian(policy: Policy) -> FeedForward | Ensemble:
-    """A copy of the policy that answers its first action with a Gaussian head."""
+def _gaussian(policy: Policy, *, skip: bool) -> FeedForward | Ensemble:
+    """A copy of the policy that answers its first action with a Gaussian head; with `skip` it has one, at first 0."""
     if isinstance(policy, Ensemble):
-        return Ensemble([_gaussian(member) for member in policy.members])
+        return Ensemble([_gaussian(member, skip=skip) for member in policy.members])
     if not isinstance(policy, FeedForward):
         raise ConfigError(
             f"the policy is a {policy.kind}; feedforward policies and ensembles of them can be fine-tuned"
         )
-    result = FeedForward(policy.spec, replace(policy.config, head="gaussian", horizon=1))
+    config = replace(policy.config, head="gaussian", horizon=1, skip=skip or policy.config.skip)
+    result = FeedForward(policy.spec, config).initialized(0)
+    pairs = [*zip(result.layers, policy.layers, strict=True)]
+    if policy.skip is not None:
+        pairs.append((result.skip, policy.skip))
     with torch.no_grad():
-        for ours, theirs in zip(result.layers, policy.layers, strict=True):
+        for ours, theirs in pairs:
             for mine, given in zip(ours.parameters(), theirs.parameters(), strict=True):
                 mine.copy_(given[: len(mine)])  # of a chunk (H * A) the first action
     if policy.statistics is not None:

@@ -27,7 +27,7 @@ class Board:
             raise MissingDependency(
                 "TensorBoard is not installed; pip install 'understudy[tensorboard]', or leave --tensorboard out"
             ) from error
-        self._writer: Any = SummaryWriter(str(folder), purge_step=step)  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(str(folder), purge_step=step)
 
     def show(self, log: FinetuneLog) -> None:
         """Adds the numbers of a batch, over the steps of the world."""

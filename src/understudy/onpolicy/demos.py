@@ -130,7 +130,7 @@ class DemoRows:
         self._term = term
         windows = Windows(term.demos, actor.history, 1, lead=term.options()["lead"])
         batch = windows.batch(torch.arange(len(windows)))
-        self.observations = batch.observations  # (M, history, D)
+        self.inputs = actor.inputs(batch.observations)
         self.actions = actor.scaled(batch.actions[:, 0])  # (M, H, A) -> (M, A)
 
     def joined(self, batch: Batch, iteration: int) -> tuple[Batch, float]:
@@ -140,7 +140,7 @@ class DemoRows:
             return batch, 0.0
         rows = len(self.actions)
         joined = Batch(
-            torch.cat([batch.observations, self.observations]),
+            torch.cat([batch.inputs, self.inputs]),
             torch.cat([batch.actions, self.actions]),
             torch.cat([batch.weight, torch.full((rows,), weight)]),
             batch.on_policy,
@@ -151,4 +151,4 @@ class DemoRows:
     def residual(self, actor: Actor) -> Tensor:
         """(A,) root mean square of what the actor leaves unexplained of the demonstrated actions, in deviations."""
         with torch.no_grad():
-            return (self.actions - actor.mean(self.observations)).square().mean(0).sqrt()
+            return (self.actions - actor.mean(self.inputs)).square().mean(0).sqrt()

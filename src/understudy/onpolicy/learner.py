@@ -50,11 +50,14 @@ class Learner:
     def __init__(self, policy: Policy, spec: Spec, update: Update, term: Term | None, config: FinetuneConfig) -> None:
         self.spec, self._update, self._config = spec, update, config
         self._running = RunningStatistics() if policy.statistics is None else None
+        if policy.statistics is None and config.tune == "residual":
+            raise ConfigError("tune is 'residual', which needs a trained policy to add to; train one, or tune all")
         if policy.statistics is None:
             policy = _fresh(policy, spec)
-        self.actor = Actor(policy, np.zeros(len(spec.actions)), _least(policy, spec, config))
+        least = _in_deviations(policy, spec) + np.float32(np.log(config.least_deviation))
+        self.actor = Actor(policy, np.zeros(len(spec.actions)), least, tune=config.tune)
         self._rows = DemoRows(term, self.actor) if term is not None else None
-        self.actor = Actor(policy, self._first_log_deviation(policy), _least(policy, spec, config))
+        self.actor = Actor(policy, self._first_log_deviation(policy), least, tune=config.tune)
         self._value = ValueFunction(len(spec.observations), config, generator_for(config.seed, "value", 0))
         self._memory: Memory = {}
         self.iteration = self.step = self.episodes = 0
@@ -81,11 +84,12 @@ class Learner:
             self._take_the_scaling(episodes)
         features = self._value.features(episodes, self._scaled_observations)
         steps = torch.cat([rows[:-1] for rows in features])
-        if self.iteration == 0 and config.value_warm:
-            self._value.fit(steps, self._targets(episodes, features)[1], partial(self._order, "first values"))
+        if self.iteration == 0 and config.value_first_epochs:
+            first = self._targets(episodes, features)[1]
+            self._value.fit(steps, first, partial(self._order, "first values"), config.value_first_epochs)
         advantages, targets = self._targets(episodes, features)
         batch = Batch(
-            self._histories(episodes),
+            self.actor.inputs(self._histories(episodes)),
             self.actor.scaled(torch.from_numpy(np.concatenate([episode.asked_actions for episode in episodes]))),
             torch.from_numpy(whitened(advantages).astype(np.float32)),
             len(advantages),
@@ -114,7 +118,9 @@ class Learner:
 
     def candidates(self) -> list[Candidate]:
         """What may be deployed: the best policy and the last one, each as its mean and as a distribution."""
-        best = Actor(self.actor.policy(), np.zeros(len(self.spec.actions)), self.actor.least.numpy())
+        best = Actor(
+            self.actor.policy(), np.zeros(len(self.spec.actions)), self.actor.least.numpy(), tune=self._config.tune
+        )
         best.rescale(self._best_scaling, keep=False)
         best.move(self._best_vector)
         named = [("best", self._best_iteration, best), ("last", self.iteration, self.actor)]
@@ -172,6 +178,8 @@ class Learner:
         factor = np.log(np.float32(config.deviation_factor))
         if config.deviation == "own":
             return own_log_deviation(policy) + factor
+        if config.deviation == "range":
+            return _in_deviations(policy, self.spec) + factor
         if config.deviation == "residual":
             if self._rows is None:
                 raise ConfigError("deviation is 'residual', which needs demonstrations; give them, or take spread")
@@ -254,14 +262,14 @@ def _fresh(policy: Policy, spec: Spec) -> Policy:
     return result
 
 
-def _least(policy: Policy, spec: Spec, config: FinetuneConfig) -> NDArray[np.float32]:
-    """Log sigma (A,) that the actor never goes below, in deviations of the training actions."""
+def _in_deviations(policy: Policy, spec: Spec) -> NDArray[np.float32]:
+    """(A,) logarithm of half of each action's range, in deviations of the training actions; 0 without limits."""
     assert policy.statistics is not None
     scale = policy.statistics[1].scale
     limited = np.isfinite(spec.action_low) & np.isfinite(spec.action_high)
     half = np.where(limited, (spec.action_high - spec.action_low) / 2, scale)
-    least: NDArray[np.float32] = np.log(config.least_deviation * half / scale).astype(np.float32)
-    return least
+    ratio: NDArray[np.float32] = np.log(half / scale).astype(np.float32)
+    return ratio
 
 
 def _packed(statistics: ChannelStatistics) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ def _require_options(what: str, kind: type, options: Mapping[str, Any]) -> None:
         default = known[option]
         text = isinstance(default, str)
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        whole = type(default) is int and default is not MISSING
+        whole = type(default) is int
         if value is None and (default is None or option in ("kl_limit", "lead")):
             continue
         if text != isinstance(value, str) or (not text and not number) or (whole and not isinstance(value, int)):

@@ -21,14 +21,14 @@ class Batch(NamedTuple):
     """Rows that an update learns from. On-policy rows come first.
 
     Args:
-        observations: (N, history, D) in physical units.
+        inputs: what the actor needs of the N observations (`Actor.inputs`).
         actions: (N, A) that were asked for, in deviations.
         weight: (N,) whitened advantage of an on-policy row; the demonstration term's weight of any other.
         on_policy: number of on-policy rows; Fisher matrix, KL and advantages know no others.
         distance: rows of demonstrations pull the mean towards their action instead of raising its likelihood.
     """
 
-    observations: Tensor
+    inputs: Tensor
     actions: Tensor
     weight: Tensor
     on_policy: int
@@ -117,14 +117,14 @@ class NPG:
             raise TrainingDiverged("the policy gradient is not finite; try a smaller step_size or look at the rewards")
         if not bool(gradient.any()):
             return UpdateLog(0.0, 0.0)
-        fisher = _FisherProducts(actor, batch.observations[: batch.on_policy], self.damping)
+        fisher = _FisherProducts(actor, batch.inputs[: batch.on_policy], self.damping)
         direction = conjugate_gradients(fisher, gradient, self.cg_iterations)
         length = math.sqrt(self.step_size / max(float(gradient @ direction), 1e-20))
-        old = _Gaussian.of(actor, batch.observations[: batch.on_policy])
+        old = _Gaussian.of(actor, batch.inputs[: batch.on_policy])
         start, limit = actor.vector(), self.step_size if self.kl_limit is None else self.kl_limit
         for halvings in range(_MOST_HALVINGS):
             actor.move(start + (length * direction).float())
-            kl = old.kl_to(_Gaussian.of(actor, batch.observations[: batch.on_policy]))
+            kl = old.kl_to(_Gaussian.of(actor, batch.inputs[: batch.on_policy]))
             if kl <= limit:
                 return UpdateLog(kl, length, halvings)
             length /= 2
@@ -173,8 +173,8 @@ class PPO:
     def __call__(self, actor: Actor, batch: Batch, memory: Memory, order: Order) -> UpdateLog:
         """A few epochs of clipped steps."""
         count, rows = batch.on_policy, len(batch.weight)
-        observations, actions, advantages = (column[:count] for column in batch[:3])
-        old = _Gaussian.of(actor, observations)
+        inputs, actions, advantages = (column[:count] for column in batch[:3])
+        old = _Gaussian.of(actor, inputs)
         with torch.no_grad():
             old_likelihood = actor.log_likelihood(old.mean, actions)
         optimizer = adam(actor.parameters, memory, self.learning_rate)
@@ -185,14 +185,14 @@ class PPO:
                 break
             shown = order("demonstrations", epoch, rows - count).chunk(parts) if rows > count else ()
             for part, chosen in enumerate(order("steps", epoch, count).split(self.minibatch)):
-                likelihood = actor.log_likelihood(actor.mean(observations[chosen]), actions[chosen])
+                likelihood = actor.log_likelihood(actor.mean(inputs[chosen]), actions[chosen])
                 ratio, advantage = torch.exp(likelihood - old_likelihood[chosen]), advantages[chosen]
                 clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
                 loss = -torch.minimum(ratio * advantage, clipped * advantage).mean()
                 if part < len(shown):
                     rows_of = count + shown[part]
                     demonstrated = Batch(
-                        batch.observations[rows_of], batch.actions[rows_of], batch.weight[rows_of], 0, batch.distance
+                        batch.inputs[rows_of], batch.actions[rows_of], batch.weight[rows_of], 0, batch.distance
                     )
                     loss = loss - _objective(actor, demonstrated) / len(chosen)
                 optimizer.zero_grad()
@@ -201,7 +201,7 @@ class PPO:
                 optimizer.step()
                 with torch.no_grad():
                     actor.log_deviation.clamp_(min=actor.least)
-            kl = old.kl_to(_Gaussian.of(actor, observations))
+            kl = old.kl_to(_Gaussian.of(actor, inputs))
         else:
             epoch += 1
         optimizer.remember()
@@ -221,9 +221,9 @@ class _Gaussian(NamedTuple):
     log_deviation: Tensor
 
     @classmethod
-    def of(cls, actor: Actor, observations: Tensor) -> _Gaussian:
+    def of(cls, actor: Actor, inputs: Tensor) -> _Gaussian:
         with torch.no_grad():
-            return cls(actor.mean(observations), actor.log_deviation.clone())
+            return cls(actor.mean(inputs), actor.log_deviation.clone())
 
     def kl_to(self, new: _Gaussian) -> float:
         """Mean KL(old || new) over the rows."""
@@ -239,7 +239,7 @@ def _kl(old: _Gaussian, new: _Gaussian) -> Tensor:
 
 def _objective(actor: Actor, batch: Batch) -> Tensor:
     """Sum_i w_i log pi(a_i | o_i) over all rows, divided by the number of on-policy rows where there are some."""
-    mean = actor.mean(batch.observations)
+    mean = actor.mean(batch.inputs)
     count = batch.on_policy
     rows = count if batch.distance else len(batch.weight)
     total = (batch.weight[:rows] * actor.log_likelihood(mean[:rows], batch.actions[:rows])).sum()
@@ -256,9 +256,9 @@ class _FisherProducts:
     The gradient of the KL is built once; each product is one more pass through its graph.
     """
 
-    def __init__(self, actor: Actor, observations: Tensor, damping: float) -> None:
+    def __init__(self, actor: Actor, inputs: Tensor, damping: float) -> None:
         self._parameters, self._damping = actor.parameters, damping
-        new = _Gaussian(actor.mean(observations), actor.log_deviation)
+        new = _Gaussian(actor.mean(inputs), actor.log_deviation)
         old = _Gaussian(new.mean.detach(), new.log_deviation.detach())
         self._gradient = _flat(torch.autograd.grad(_kl(old, new), self._parameters, create_graph=True))
 

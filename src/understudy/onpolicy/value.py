@@ -67,7 +67,13 @@ class ValueFunction:
             )
         return values
 
-    def fit(self, features: Tensor, targets: NDArray[np.float64], orders: Callable[[int, int], Tensor]) -> float:
+    def fit(
+        self,
+        features: Tensor,
+        targets: NDArray[np.float64],
+        orders: Callable[[int, int], Tensor],
+        epochs: int | None = None,
+    ) -> float:
         """Learns the targets (N,) of features (N, D + 4) in a few epochs of mean squared error.
 
         With `value_clip` c the loss of a step is the larger one of those of V and of V_old + clip(V - V_old, -c, c),
@@ -77,6 +83,7 @@ class ValueFunction:
             features: of all steps.
             targets: of all steps.
             orders: the order (N,) of an epoch, by its number and N.
+            epochs: instead of those of the config.
 
         Returns:
             The share of the targets' variance that it did not explain before.
@@ -91,7 +98,7 @@ class ValueFunction:
         optimizer = adam(
             self.parameters, self._memory, config.value_learning_rate, weight_decay=config.value_weight_decay
         )
-        for epoch in range(config.value_epochs):
+        for epoch in range(config.value_epochs if epochs is None else epochs):
             for rows in orders(epoch, len(targets)).split(config.value_batch):
                 value = self._forward(features[rows])
                 loss = (value - scaled[rows]).square()
