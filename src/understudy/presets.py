@@ -128,8 +128,25 @@ _RESIDUAL = Preset(
     ),
 )
 
-PRESETS: dict[str, Preset] = {"residual": _RESIDUAL, "small-batches": _SMALL, "dapg-paper": _PAPER}
-DEFAULT = "residual"
+_SCRATCH = Preset(
+    about="a fresh network and the reward alone",
+    shape=FeedForwardConfig(hidden=(64, 64), activation="tanh", head="gaussian"),
+    members=1,
+    clone=TrainConfig(),
+    clone_epochs=None,
+    update="npg",
+    update_options={"step_size": 0.05},
+    term_options={"lam0": 0.0},
+    finetune=FinetuneConfig(steps=1_000_000),
+)
+
+PRESETS: dict[str, Preset] = {
+    "residual": _RESIDUAL,
+    "small-batches": _SMALL,
+    "dapg-paper": _PAPER,
+    "scratch": _SCRATCH,
+}
+DEFAULT, FROM_SCRATCH = "residual", "scratch"
 
 
 def preset_called(name: str) -> Preset:
