@@ -19,7 +19,7 @@ from understudy.dataset.folder import DatasetWarning
 from understudy.episode import SUCCESS
 from understudy.errors import ConfigError, require_within
 from understudy.evaluate import EVALUATION_SEED, world_spec
-from understudy.presets import DEFAULT, FROM_SCRATCH, Preset, preset_called
+from understudy.presets import DEFAULT, FROM_SCRATCH, Preset, preset_called, with_clone
 from understudy.recipe import FinetuneConfig
 from understudy.runs import Run
 from understudy.workers import MOST_WORKERS
@@ -36,6 +36,14 @@ else:
     )
     Given.__doc__ = FinetuneConfig.__doc__
 
+CloneArguments = Annotated[
+    tyro.conf.UseAppendAction[tuple[str, ...]],
+    tyro.conf.arg(
+        name="clone-arg",
+        metavar="NAME=VALUE",
+        help="Option of the cloning, as in train bc, like steps=4000 or members=1; may be repeated.",
+    ),
+]
 UpdateArguments = Annotated[
     tyro.conf.UseAppendAction[tuple[str, ...]],
     tyro.conf.arg(
@@ -64,6 +72,7 @@ def finetune(
     policy: Annotated[Path | None, tyro.conf.Positional] = None,
     demos: Path | None = None,
     preset: str | None = None,
+    clone_arguments: CloneArguments = (),
     update: str | None = None,
     update_arguments: UpdateArguments = (),
     term: str | None = None,
@@ -106,7 +115,7 @@ def finetune(
     require_within("starts", starts, 1, EVALUATION_SEED)
     require_within("workers", workers, 1, MOST_WORKERS)
     preset = preset or (DEFAULT if policy or demos else FROM_SCRATCH)
-    chosen = preset_called(preset)
+    chosen = with_clone(preset_called(preset), named_values(clone_arguments, "--clone-arg"))
     config = replace(
         chosen.finetune,
         **{item.name: getattr(given, item.name) for item in fields(given) if getattr(given, item.name) is not None},
@@ -119,12 +128,14 @@ def finetune(
     begin = load(existing(policy)) if policy else None
     Run.may_begin(out, resume=resume)  # all refusals come before the first demonstration is cloned
     notes: dict[str, Any] = {"env": env, "preset": preset}
+    notes |= {"clone_arguments": list(clone_arguments)} if clone_arguments else {}
     notes |= {"data": str(demos)} if demos else {}
     notes |= {"env_arguments": list(env_arguments)} if env_arguments else {}
     notes |= {"start": str(policy)} if policy else {}
     with progress() as bar, _board(out, tensorboard, Board) as board:
         if begin is None:
             begin = _beginning(chosen, given_demos, config, world, out, bar, demos)
+        shown_steps = _Steps(bar, config.steps)
         told = us.finetune(
             begin,
             world,
@@ -135,30 +146,35 @@ def finetune(
             workers=workers,
             run=out,
             resume=resume,
-            watcher=_Batches(bar),
+            watcher=shown_steps,
             notes=notes,
         )
         for log in told:
+            shown_steps.done = log.step
             say(f"{log}{_left(log.time_left_s)}")
             if board is not None:
                 board.show(log)
     evaluate(out, env, episodes=starts, workers=workers, env_arguments=env_arguments)
 
 
-class _Batches:
-    """The episodes of each batch on the progress bar."""
+class _Steps:
+    """The steps of the world on the progress bar."""
 
-    def __init__(self, bar: Bar) -> None:
-        self._bar, self._done, self._wins = bar, 0, 0
+    def __init__(self, bar: Bar, steps: int) -> None:
+        self._bar, self._steps, self._begun = bar, steps, False
+        self.done, self._tried, self._wins = 0, 0, 0
 
     def on_phase(self, phase: str, episodes: int) -> None:
-        self._bar.start(phase, episodes)
-        self._done = self._wins = 0
+        self._tried = self._wins = 0
+        if not self._begun:
+            self._bar.start("fine-tuning", self._steps)
+            self._begun = True
 
     def on_episode(self, episode: us.Episode) -> None:
-        self._done += 1
+        self.done += len(episode)
+        self._tried += 1
         self._wins += episode.success == SUCCESS
-        self._bar.at(self._done, f"{self._wins} succeeded")
+        self._bar.at(self.done, f"{self._wins} of {self._tried} succeeded")
 
 
 def _demonstrations(path: Path, world: World) -> us.Dataset:
