@@ -7,8 +7,8 @@ On `understudy/AdroitDoor-v0`, two processes, in turn within one run:
     learn      advantages, update, value function and checkpoint of the same batch
 
 once for the recipe of DAPG's authors and once for each other preset that begins with demonstrations. Promised: collect
-reaches 90 % of env.step, and learn adds at most 25 % to the wall clock of NPG. Wall-clock times suffer from whatever else
-the machine does, so each share is of neighbours in time, and the median of several.
+reaches 90 % of env.step, and learn adds at most 25 % to the wall clock of NPG. Wall-clock times suffer from whatever
+else the machine does, so each share is of neighbours in time, and the median of several.
 
     python benchmarks/collection_speed.py
 """
