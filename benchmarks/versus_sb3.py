@@ -8,11 +8,11 @@ Stable-Baselines3 wants an older Gymnasium than ours, but runs with it, so it is
     sb3-env/bin/pip install --no-deps stable-baselines3==2.7.0 sb3-contrib==2.7.0
     SB3_PYTHON=sb3-env/bin/python python benchmarks/versus_sb3.py
 
-All four learn from the reward alone, on the door (corrected dense reward) and on PickPlace with the shaped reward: 64 x 64
-tanh networks, two processes that step the world, one torch thread, batches of 4,000 steps, gamma 0.995 and lambda 0.95.
-Theirs have `VecNormalize` for observations and rewards, and their own defaults for the rest. What they learnt is brought
-back as arrays, and the mean action of each is run by the same loop on the same starts as what we deploy. The four take
-turns, so that whatever else the machine does falls on all of them.
+All four learn from the reward alone, on the door (corrected dense reward) and on PickPlace with the shaped reward: 64 x
+64 tanh networks, two processes that step the world, one torch thread, batches of 4,000 steps, gamma 0.995 and lambda
+0.95. Theirs have `VecNormalize` for observations and rewards, and their own defaults for the rest. What they learnt is
+brought back as arrays, and the mean action of each is run by the same loop on the same starts as what we deploy. The
+four take turns, so that whatever else the machine does falls on all of them.
 """
 
 from __future__ import annotations
