@@ -167,7 +167,10 @@ MISTAKES = {
     "a step of nothing": (["--update-arg", "step_size=0"], "step_size is 0; accepted: above 0"),
     "another term": (["--term", "reward"], "no demonstration term is called 'reward'; accepted: likelihood, distance"),
     "an option no term has": (["--term-arg", "decay=1"], "the term likelihood has no option decay; it has lam0"),
-    "an option no start has": (["--start-arg", "where=1"], "the starts has no option where; it has share"),
+    "an option no start has": (
+        ["--start-arg", "where=1"],
+        "a start inside demonstrations has no option where; it has share",
+    ),
     "an option no cloning has": (["--clone-arg", "epochs=1"], "cloning has no option epochs; it has members, steps"),
     "text for a cloning": (["--clone-arg", "steps=many"], "steps of the cloning is 'many'; accepted: int, like 8000"),
     "too few steps": (["--steps", "100"], "steps is 100; a batch of 4 episodes of 200 steps"),

@@ -490,6 +490,11 @@ def test_too_few_steps_for_a_batch_are_refused_before_the_first(start, tmp_path)
     assert len(list(finetune(start, ReachWorld(), config=FEW, steps=156))) == 2
 
 
+def test_replays_that_leave_no_steps_for_a_batch_are_refused(start, demos):
+    with pytest.raises(ConfigError, match=rf"replaying the demonstrations took {demos.steps} of 160 steps"):
+        next(finetune(start, ReachWorld(), config=replace(FEW, steps=160), starts=DemoStarts(demos)))
+
+
 def test_a_world_without_a_limit_of_steps_asks_for_one():
     world = TinyWorld()
     policy = FeedForward(spec_of(world), SHAPE).initialized(0)

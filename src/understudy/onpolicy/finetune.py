@@ -218,6 +218,11 @@ class _Job:
         spent = self._starts.prepare(world)
         if self._learner.iteration == 0:
             self._learner.step += spent
+            if not self._budget.episodes(self._learner.step):
+                raise ConfigError(
+                    f"replaying the demonstrations took {spent} of {self._config.steps} steps, which leaves too few "
+                    "for a batch and the judging; give more steps, or leave the starts inside demonstrations out"
+                )
 
     def batches(self, folder: Run | None) -> Iterator[FinetuneLog]:
         """Collects and learns until the steps are spent."""
