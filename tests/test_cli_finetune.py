@@ -75,7 +75,7 @@ def test_it_tells_each_batch_and_what_is_deployed(story, tmp_path, capsys):
     assert re.search(
         r"^800 of 1,600 steps: success \d\.\d\d, return -?\d+\.\d\d, KL \d\.\d{4} \(\d+ s left\)$", printed, re.M
     )
-    assert re.search(r"^1,600 steps: deployed the mean of a policy after batch \d \(not tried\)$", printed, re.M)
+    assert re.search(r"^1,600 steps: deployed the mean of the best policy after batch \d \(not tried\)$", printed, re.M)
 
 
 def test_reinforcement_learning_alone_needs_neither_policy_nor_demonstrations(tmp_path):

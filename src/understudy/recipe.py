@@ -128,7 +128,8 @@ class FinetuneConfig:
         least_deviation: that it never goes below, in half-ranges of the actions.
         correlation: of the exploration from one step to the next, in [0, 1).
         judge_episodes: by which each candidate is judged at the end: the best and the last policy, each as a
-            distribution and as its mean. 0 deploys the mean of the best without a trial.
+            distribution and as its mean, and the mean of the average. 0 deploys the mean of the best without a trial.
+        average: decay from batch to batch, in [0, 1), of an average of the weights that is a candidate; 0 for none.
         best_window: batches whose mean success says which policy was the best.
         value_hidden: sizes of the value network's hidden layers.
         value_epochs: over each batch.
@@ -157,6 +158,7 @@ class FinetuneConfig:
     least_deviation: float = 0.01
     correlation: float = 0.0
     judge_episodes: int = 10
+    average: float = 0.0
     best_window: int = 3
     value_hidden: tuple[int, ...] = (128, 128)
     value_epochs: int = 2
@@ -178,7 +180,8 @@ class FinetuneConfig:
         require_within("threads", self.threads, 1, MOST_THREADS)
         for name in ("gamma", "gae_lambda"):
             require_within(name, getattr(self, name), 0, 1)
-        _require(0 <= self.correlation < 1, self, "correlation", "0 or more and below 1")
+        for name in ("correlation", "average"):
+            _require(0 <= getattr(self, name) < 1, self, name, "0 or more and below 1")
         _require(self.tune in ("all", "residual"), self, "tune", "all or residual")
         _require(self.deviation in DEVIATIONS, self, "deviation", ", ".join(DEVIATIONS))
         _require(self.value_targets in ("returns", "gae"), self, "value_targets", "returns or gae")

@@ -179,13 +179,14 @@ class _Budget:
 
     def __init__(self, config: FinetuneConfig, horizon: int) -> None:
         self._config, self._horizon = config, horizon
-        self._aside = 4 * config.judge_episodes * horizon
+        candidates = 5 if config.average else 4
+        self._aside = candidates * config.judge_episodes * horizon
         least = config.episodes * horizon + self._aside
         if 0 < config.steps < least:
             raise ConfigError(
                 f"steps is {config.steps}; a batch of {config.episodes} episodes of {horizon} steps and the judging of "
-                f"4 candidates on {config.judge_episodes} need {least}; give more steps, or fewer episodes or "
-                "judge_episodes"
+                f"{candidates} candidates on {config.judge_episodes} need {least}; give more steps, or fewer "
+                "episodes or judge_episodes"
             )
 
     def episodes(self, step: int) -> int:
