@@ -264,6 +264,15 @@ def export_ratio(policy: str) -> Callable[[dict[str, Any]], Reading]:
     return read
 
 
+def collected_share(preset: str) -> Callable[[dict[str, Any]], Reading]:
+    def read(content: dict[str, Any]) -> Reading:
+        cell, share = content["cells"][preset], summary(content)[preset]["share_of_env_step"]
+        each = [alone / own for alone, own in zip(cell["env_step_s"], cell["collect_s"], strict=True)]
+        return Reading(percent(share), share >= summary(content)["promised_share"], over_runs(each))
+
+    return read
+
+
 def loads_elsewhere(content: dict[str, Any]) -> Reading:
     found = summary(content)
     same = "same bytes in torch" if found["same_bytes_in_torch"] else "other bytes in torch"
@@ -349,9 +358,35 @@ def deployed(policy: str) -> Callable[[dict[str, Any]], Reading]:
     return read
 
 
+def learning_overhead(preset: str) -> Callable[[dict[str, Any]], Reading]:
+    def read(content: dict[str, Any]) -> Reading:
+        cell, overhead = content["cells"][preset], summary(content)[preset]["overhead_of_learning"]
+        each = [learn / own for learn, own in zip(cell["learn_s"], cell["collect_s"], strict=True)]
+        return Reading(percent(overhead), overhead <= summary(content)["promised_overhead"], over_runs(each))
+
+    return read
+
+
 def deployed_worse(content: dict[str, Any]) -> Reading:
     found = summary(content)["worse_robot"]
     return Reading(percent(found["robot"]), None, interval(found["robot_interval"]))
+
+
+def return_beside(name: str) -> Callable[[dict[str, Any]], Reading]:
+    def read(content: dict[str, Any]) -> Reading:
+        found = summary(content)[name]
+        text = f"{found['our_return']:.1f} against {found['their_return']:.1f}"
+        return Reading(text, found["our_return"] >= found["their_return"])
+
+    return read
+
+
+def speed_beside(name: str) -> Callable[[dict[str, Any]], Reading]:
+    def read(content: dict[str, Any]) -> Reading:
+        times = summary(content)[name]["times_as_fast"]
+        return Reading(f"{times:.2f} times", times > 1)
+
+    return read
 
 
 FIGURES = (
@@ -424,6 +459,70 @@ FIGURES = (
         "elsewhere",
         loads_elsewhere,
     ),
+    Figure(
+        "Fine-tuning, `dapg-paper`: collection in 2 processes, door, as a share of 2 that only call `env.step`",
+        ">= 90 %",
+        "collection_speed",
+        collected_share("DAPG as published"),
+    ),
+    Figure(
+        "The same: what learning adds to the time of collection",
+        "<= 25 %",
+        "collection_speed",
+        learning_overhead("DAPG as published"),
+    ),
+    Figure(
+        "Fine-tuning, `small-batches`: collection in 2 processes, door, as a share of 2 that only call `env.step`",
+        ">= 90 %",
+        "collection_speed",
+        collected_share("small batches"),
+    ),
+    Figure(
+        "The same: what learning adds to the time of collection",
+        "<= 25 %",
+        "collection_speed",
+        learning_overhead("small batches"),
+    ),
+    Figure(
+        "Fine-tuning, `residual`: collection in 2 processes, door, as a share of 2 that only call `env.step`",
+        ">= 90 %",
+        "collection_speed",
+        collected_share("residual"),
+    ),
+    Figure(
+        "The same: what learning adds to the time of collection",
+        "<= 25 %",
+        "collection_speed",
+        learning_overhead("residual"),
+    ),
+    Figure(
+        "NPG against TRPO of sb3-contrib, door, the reward alone: mean return after the same steps",
+        ">= theirs",
+        "versus_sb3",
+        return_beside("door, NPG"),
+    ),
+    Figure("The same: steps in a second", "> 1 time", "versus_sb3", speed_beside("door, NPG")),
+    Figure(
+        "PPO against PPO of Stable-Baselines3, door, the reward alone: mean return after the same steps",
+        ">= theirs",
+        "versus_sb3",
+        return_beside("door, PPO"),
+    ),
+    Figure("The same: steps in a second", "> 1 time", "versus_sb3", speed_beside("door, PPO")),
+    Figure(
+        "NPG against TRPO of sb3-contrib, pick and place, the reward alone: mean return after the same steps",
+        ">= theirs",
+        "versus_sb3",
+        return_beside("pick and place, NPG"),
+    ),
+    Figure("The same: steps in a second", "> 1 time", "versus_sb3", speed_beside("pick and place, NPG")),
+    Figure(
+        "PPO against PPO of Stable-Baselines3, pick and place, the reward alone: mean return after the same steps",
+        ">= theirs",
+        "versus_sb3",
+        return_beside("pick and place, PPO"),
+    ),
+    Figure("The same: steps in a second", "> 1 time", "versus_sb3", speed_beside("pick and place, PPO")),
     Figure(
         "Rollouts of a 32 x 32 policy in 2 processes, door, as a share of 2 processes that only call `env.step`",
         ">= 90 %",

@@ -19,7 +19,8 @@ from understudy.export import Export, export
 from understudy.inference import FeedForwardConfig, load_predictor
 from understudy.observers import Video
 from understudy.playback import Drift, Show, film, replay, show_live
-from understudy.recipe import DAggerConfig, TrainConfig
+from understudy.presets import PRESETS, Preset
+from understudy.recipe import DAggerConfig, FinetuneConfig, TrainConfig
 from understudy.report import write_run_report
 from understudy.robots import (
     Axis,
@@ -59,6 +60,19 @@ if TYPE_CHECKING:
         gate_for,
         rehearse,
     )
+    from understudy.onpolicy import (
+        NPG,
+        PPO,
+        DemoStarts,
+        DemoTerm,
+        DistanceTerm,
+        FinetuneLog,
+        clone_for,
+        finetune,
+        starts_for,
+        term_for,
+        update_for,
+    )
     from understudy.policies import Ensemble, FeedForward, Policy
     from understudy.trainer import TrainLog, train
 
@@ -76,6 +90,17 @@ _WITH_TORCH = {
     "dagger": "understudy.interactive",
     "gate_for": "understudy.interactive",
     "rehearse": "understudy.interactive",
+    "NPG": "understudy.onpolicy",
+    "PPO": "understudy.onpolicy",
+    "DemoStarts": "understudy.onpolicy",
+    "DemoTerm": "understudy.onpolicy",
+    "DistanceTerm": "understudy.onpolicy",
+    "FinetuneLog": "understudy.onpolicy",
+    "clone_for": "understudy.onpolicy",
+    "finetune": "understudy.onpolicy",
+    "starts_for": "understudy.onpolicy",
+    "term_for": "understudy.onpolicy",
+    "update_for": "understudy.onpolicy",
     "load": "understudy.checkpoint",
     "save": "understudy.checkpoint",
     "Ensemble": "understudy.policies",
@@ -88,6 +113,9 @@ _WITH_TORCH = {
 __version__ = "0.1.0"
 
 __all__ = [
+    "NPG",
+    "PPO",
+    "PRESETS",
     "Advice",
     "Agent",
     "Axis",
@@ -97,8 +125,11 @@ __all__ = [
     "DAggerConfig",
     "DAggerGate",
     "Dataset",
+    "DemoStarts",
+    "DemoTerm",
     "Demonstrator",
     "Deployed",
+    "DistanceTerm",
     "Drift",
     "Driver",
     "Ensemble",
@@ -111,6 +142,8 @@ __all__ = [
     "FakeRobot",
     "FeedForward",
     "FeedForwardConfig",
+    "FinetuneConfig",
+    "FinetuneLog",
     "Gate",
     "GatedAgent",
     "HGGate",
@@ -122,6 +155,7 @@ __all__ = [
     "Outcome",
     "Policy",
     "PolicyAgent",
+    "Preset",
     "Reading",
     "Replay",
     "Robot",
@@ -144,6 +178,7 @@ __all__ = [
     "UnderstudyError",
     "Video",
     "advise",
+    "clone_for",
     "compare",
     "dagger",
     "deploy",
@@ -152,6 +187,7 @@ __all__ = [
     "evaluate",
     "export",
     "film",
+    "finetune",
     "gate_for",
     "import_dataset",
     "load",
@@ -168,7 +204,10 @@ __all__ = [
     "show_live",
     "sim",
     "spec_of",
+    "starts_for",
+    "term_for",
     "train",
+    "update_for",
     "wilson_interval",
     "write_run_report",
 ]
