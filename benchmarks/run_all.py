@@ -24,6 +24,7 @@ ORDER = (
     "pick_place_bc",
     "training_speed",
     "versus_imitation",
+    "dagger_speed",
     "door_bc",
     "metaworld_experts",
     "dagger_family",
