@@ -5,9 +5,9 @@ starts, films and report. Its phases are read from the times of the files that i
 
 The equal work is one DAgger on Gymnasium's `Pendulum-v1`, whose episodes all have 200 steps: the same scripted expert,
 network (256-256 with ReLU), rounds, episodes, gradient batches and batch size, in one process with one thread that
-measures nothing in between. The expert drives the first batch of episodes, the policy all others. Each keeps its own
-ways of training and of saving what it collects; the time is that from building the world to the trained policy,
-without the imports. Both policies are then measured by the same loop on the same starts. For `imitation`, make the
+measures nothing in between. The expert drives the first round's episodes, the policy all others, and each training goes
+on from the last weights, as `imitation` always does and `--warm` does here. Each keeps its own ways of training and of
+saving what it collects; the time is that from building the world to the trained policy. Both policies are then measured by the same loop on the same starts. For `imitation`, make the
 environment of `versus_imitation.py` and set IMITATION_PYTHON; without it, that part is left out.
 """
 
@@ -123,7 +123,7 @@ def own(out: str, seed: int) -> dict[str, float]:
     def work() -> us.Policy:
         world, teacher = us.make_env(WORLD), Teacher()
         recipe = replace(DAGGER_RECIPE, steps=BATCHES, batch_size=BATCH, seed=seed, device="cpu")
-        config = us.DAggerConfig(rounds=ROUNDS, episodes=EPISODES, progress_starts=0)
+        config = us.DAggerConfig(rounds=ROUNDS, episodes=EPISODES, warm=True, progress_starts=0)
         with tempfile.TemporaryDirectory() as name:
             demos = us.Dataset.create(Path(name) / "demos", world)
             starts = range(1000 * seed, 1000 * seed + EPISODES)
@@ -225,7 +225,7 @@ def written(path: Path) -> float:
 def main() -> None:
     from common import Results
 
-    work = {"rounds": ROUNDS, "episodes": EPISODES, "batches_of_a_round": BATCHES, "batch_size": BATCH}
+    work = {"warm": True, "rounds": ROUNDS, "episodes": EPISODES, "batches_of_a_round": BATCHES, "batch_size": BATCH}
     about = {"run_command": RUN_COMMAND, "equal_work": {"world": WORLD, **work}, "first_start": FIRST_START}
     results = Results("dagger_speed", seeds=SEEDS, **about)
     summary: dict[str, Any] = {}
