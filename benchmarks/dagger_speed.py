@@ -7,8 +7,9 @@ The equal work is one DAgger on Gymnasium's `Pendulum-v1`, whose episodes all ha
 network (256-256 with ReLU), rounds, episodes, gradient batches and batch size, in one process with one thread that
 measures nothing in between. The expert drives the first round's episodes, the policy all others, and each training goes
 on from the last weights, as `imitation` always does and `--warm` does here. Each keeps its own ways of training and of
-saving what it collects; the time is that from building the world to the trained policy. Both policies are then measured by the same loop on the same starts. For `imitation`, make the
-environment of `versus_imitation.py` and set IMITATION_PYTHON; without it, that part is left out.
+saving what it collects; the time is that from building the world to the trained policy. Both policies are then measured
+by the same loop on the same starts. For `imitation`, make the environment of `versus_imitation.py` and set
+IMITATION_PYTHON; without it, that part is left out.
 """
 
 from __future__ import annotations
