@@ -247,6 +247,7 @@ def main() -> None:
             "imitation_return": statistics.mean(them["mean_return"] for them in theirs),
             "understudy_return": statistics.mean(us["mean_return"] for us in ours),
         }
+    results.write(**summary)
     run = results.cell("PickPlace", pick_place)
     summary |= {"run_seconds": run["seconds"], "run_success": run["success_rate"]}
     results.write(**summary)
