@@ -389,6 +389,26 @@ def speed_beside(name: str) -> Callable[[dict[str, Any]], Reading]:
     return read
 
 
+def dagger_run(content: dict[str, Any]) -> Reading:
+    found, run = summary(content), content["cells"]["PickPlace"]
+    text = f"{found['run_seconds']:.0f} s; {percent(found['run_success'])} of the starts succeed"
+    phases = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in run["phases"].items())
+    spread = f"{phases}; CPU time {run['cpu_seconds']:.0f} s, load at the start {run['load']:.1f}"
+    return Reading(text, found["run_seconds"] <= 180, spread)
+
+
+def dagger_beside_imitation(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    pairs = zip(cells(content, "imitation, "), cells(content, "understudy, "), strict=True)
+    returns = ", ".join(
+        f"{who} {found[key]:.0f}"
+        for who, key in (("ours", "understudy_return"), ("theirs", "imitation_return"), ("the expert", "expert_return"))
+    )
+    text = f"{found['times_faster']:.1f} times, {found['times_less_cpu']:.1f} by CPU time; mean return {returns}"
+    spread = over_runs((them["seconds"] / us["seconds"] for them, us in pairs), "{:.1f}")
+    return Reading(text, found["times_faster"] > 1, spread)
+
+
 FIGURES = (
     Figure(
         "Door, 25 human demonstrations, default recipe of `train bc`: mean success of 5 training seeds x 100 starts",
@@ -618,6 +638,8 @@ FIGURES = (
         "deploy_success",
         deployed_worse,
     ),
+    Figure("One DAgger run on PickPlace: 5 rounds, 100 starts", "<= 180 s", "dagger_speed", dagger_run),
+    Figure("The same work beside `imitation` 1.0.1's DAgger", "> 1 time", "dagger_speed", dagger_beside_imitation),
     Figure("`understudy demo` on 2 cores", "< 5 min", "demo_time", minutes("demo_seconds", 5)),
     Figure("`make test` on 2 cores", "< 10 min", "demo_time", minutes("test_seconds", 10)),
     Figure("Set-up with a warm package cache", "< 3 min", "demo_time", minutes("setup_seconds", 3)),

@@ -30,6 +30,7 @@ ORDER = (
     "deploy_success",
     "training_speed",
     "versus_imitation",
+    "dagger_speed",
     "door_bc",
     "versus_sb3",
     "metaworld_experts",
