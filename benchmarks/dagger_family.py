@@ -20,11 +20,10 @@ from common import DATA, Results
 
 import understudy as us
 from understudy.interactive.ledger import Entry, total_of
-from understudy.recipe import DAGGER_RECIPE
+from understudy.recipe import DAGGER_RECIPE, DAGGER_SHAPE
 
 SEEDS, STARTS, FIRST_START, MAX_STEPS, ROUNDS = (0, 1, 2), 100, 10_000, 200, 4
 EVALUATED = range(FIRST_START, FIRST_START + STARTS)
-SHAPE = us.FeedForwardConfig(hidden=(128, 128))
 PROCESSES = 2
 DRAWS, ALPHA = 10_000, 0.05
 
@@ -125,7 +124,7 @@ def interactive(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         demos = seeded(env, script, folder / "demos", task.demonstrations, 0, seed)
-        shape: us.Policy = us.FeedForward.for_data(demos, SHAPE, seed=seed)
+        shape: us.Policy = us.FeedForward.for_data(demos, DAGGER_SHAPE, seed=seed)
         if gate in ("thrifty", "ensemble"):
             shape = us.Ensemble.of(shape, 5, seed=seed)
         ledger: list[Entry] = []
@@ -142,7 +141,7 @@ def interactive(
         }
         if with_bc:
             many = seeded(env, script, folder / "many", 0, result["labels"], seed)
-            clone = us.train(us.FeedForward.for_data(many, SHAPE, seed=seed), many, recipe)
+            clone = us.train(us.FeedForward.for_data(many, DAGGER_SHAPE, seed=seed), many, recipe)
             result["bc"] = {
                 "success": bits(task.world, clone, starts),
                 "labels": many.steps,

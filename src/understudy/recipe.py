@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from understudy.errors import ConfigError, require_within
+from understudy.inference import FeedForwardConfig
 
 LARGEST_SEED = 2**32 - 1  # members of an ensemble draw from multiples of it, and generators take 64 bits
 MOST_THREADS = 1024
@@ -201,6 +202,8 @@ def _require(holds: bool, config: TrainConfig | DAggerConfig | FinetuneConfig, n
 
 
 # Labels belong to the observation they were given for: a lead would pair them with another, where the policy drove.
+# Small, since each round trains one.
+DAGGER_SHAPE = FeedForwardConfig(hidden=(128, 128))
 # Where policy and expert take turns, labels jump from step to step: noise on the observations, or a step chosen by the
 # loss on one or two held-out episodes, costs more than it gives.
 DAGGER_RECIPE = TrainConfig(
