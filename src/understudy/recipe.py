@@ -28,6 +28,7 @@ class TrainConfig:
         lead: steps from the newest observation to the first action of a chunk; where not given it follows from the pace
             of the demonstrations (`windows.natural_lead`).
         clip_targets: cut recorded actions to the limits of the action channels.
+        failures: learn also from episodes that are known to have failed.
         held_out: share of the episodes that are kept out of training to measure the loss on.
         keep: `last` weights, or those with the `best` held-out loss.
         measure_every: steps between two measurements of the held-out loss, each with a checkpoint.
@@ -49,6 +50,7 @@ class TrainConfig:
     observation_noise: float = 0.02
     lead: int | None = None
     clip_targets: bool = True
+    failures: bool = False
     held_out: float = 0.1
     keep: str = "best"
     measure_every: int = 500
@@ -199,4 +201,14 @@ def _require(holds: bool, config: TrainConfig | DAggerConfig | FinetuneConfig, n
 
 
 # Labels belong to the observation they were given for: a lead would pair them with another, where the policy drove.
-DAGGER_RECIPE = TrainConfig(steps=6_000, learning_rate=2e-3, lead=0)
+# Where policy and expert take turns, labels jump from step to step: noise on the observations, or a step chosen by the
+# loss on one or two held-out episodes, costs more than it gives.
+DAGGER_RECIPE = TrainConfig(
+    steps=8_000,
+    learning_rate=2e-3,
+    lead=0,
+    observation_noise=0.0,
+    held_out=0.0,
+    keep="last",
+    failures=True,  # what the expert says of a lost attempt is what the policy does not know yet
+)
