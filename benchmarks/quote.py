@@ -264,15 +264,6 @@ def export_ratio(policy: str) -> Callable[[dict[str, Any]], Reading]:
     return read
 
 
-def collected_share(preset: str) -> Callable[[dict[str, Any]], Reading]:
-    def read(content: dict[str, Any]) -> Reading:
-        cell, share = content["cells"][preset], summary(content)[preset]["share_of_env_step"]
-        each = [alone / own for alone, own in zip(cell["env_step_s"], cell["collect_s"], strict=True)]
-        return Reading(percent(share), share >= summary(content)["promised_share"], over_runs(each))
-
-    return read
-
-
 def loads_elsewhere(content: dict[str, Any]) -> Reading:
     found = summary(content)
     same = "same bytes in torch" if found["same_bytes_in_torch"] else "other bytes in torch"
@@ -358,6 +349,20 @@ def deployed(policy: str) -> Callable[[dict[str, Any]], Reading]:
     return read
 
 
+def deployed_worse(content: dict[str, Any]) -> Reading:
+    found = summary(content)["worse_robot"]
+    return Reading(percent(found["robot"]), None, interval(found["robot_interval"]))
+
+
+def collected_share(preset: str) -> Callable[[dict[str, Any]], Reading]:
+    def read(content: dict[str, Any]) -> Reading:
+        cell, share = content["cells"][preset], summary(content)[preset]["share_of_env_step"]
+        each = [alone / own for alone, own in zip(cell["env_step_s"], cell["collect_s"], strict=True)]
+        return Reading(percent(share), share >= summary(content)["promised_share"], over_runs(each))
+
+    return read
+
+
 def learning_overhead(preset: str) -> Callable[[dict[str, Any]], Reading]:
     def read(content: dict[str, Any]) -> Reading:
         cell, overhead = content["cells"][preset], summary(content)[preset]["overhead_of_learning"]
@@ -365,11 +370,6 @@ def learning_overhead(preset: str) -> Callable[[dict[str, Any]], Reading]:
         return Reading(percent(overhead), overhead <= summary(content)["promised_overhead"], over_runs(each))
 
     return read
-
-
-def deployed_worse(content: dict[str, Any]) -> Reading:
-    found = summary(content)["worse_robot"]
-    return Reading(percent(found["robot"]), None, interval(found["robot_interval"]))
 
 
 def return_beside(name: str) -> Callable[[dict[str, Any]], Reading]:

@@ -31,10 +31,10 @@ ON_THE_COMMAND_LINE = {
     "--out data.mp4": "--out data.mp4 --env-arg width=64 --env-arg height=48",
     "--rounds 3": "--rounds 1 --episodes 1 --steps 20 --measure-every 20 --progress-starts 1 --workers 1",
     "--starts 100": "--starts 2",
-    "--max-steps 100": "--max-steps 10",
-    "--max-steps 200": "--max-steps 20",
     "--steps 200000": "--steps 800 --episodes 2 --judge-episodes 0 --value-first-epochs 1 --starts 2 --workers 1 "
     "--env-arg width=64 --env-arg height=48",
+    "--max-steps 100": "--max-steps 10",
+    "--max-steps 200": "--max-steps 20",
 }
 _PLAIN_WORLD = {"--env-arg width=64 --env-arg height=48": ""}  # for a world that draws nothing
 

@@ -64,6 +64,14 @@ def test_an_exported_policy_answers_no_number_with_no_number(tmp_path, name):
         assert np.isnan(exported.predict(observations)).all()
 
 
+def test_a_policy_that_acts_by_sampling_is_not_exported_in_silence(tmp_path):
+    policy = feedforward(head="gaussian")
+    policy.acts = "sampled"
+    with pytest.raises(PolicyError, match="acts by sampling, and an exported file answers with its mean"):
+        export(policy, tmp_path / "policy.onnx")
+    assert not (tmp_path / "policy.onnx").exists()
+
+
 def test_what_differs_is_not_written(tmp_path, data):
     policy = feedforward()
     correct = policy.predict

@@ -88,6 +88,11 @@ def checksum(text: bytes, arrays: Mapping[str, NDArray[np.float32]]) -> bytes:
 
 
 def _built(text: bytes, file: PolicyFile, arrays: Mapping[str, NDArray[np.float32]]) -> bytes:
+    if file.acts == "sampled":
+        raise PolicyError(
+            "this policy acts by sampling, and an exported file answers with its mean; where that is good enough, set "
+            "policy.acts = 'mean', save it anew and export that"
+        )
     config, members = networks(file, arrays)
     graph = _Graph({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
     observed, acted = file.statistics
@@ -129,7 +134,7 @@ def _built(text: bytes, file: PolicyFile, arrays: Mapping[str, NDArray[np.float3
 
 def _network(graph: _Graph, row: str, config: FeedForwardConfig, prefix: str, inputs: int, outputs: int) -> str:
     """The layers of one network, from a row of inputs to a row of outputs."""
-    sizes = [inputs, *config.hidden, outputs]
+    sizes, seen = [inputs, *config.hidden, outputs], row
     for layer, (before, after) in enumerate(itertools.pairwise(sizes)):
         names = [f"{prefix}layers.{layer}.{part}" for part in ("weight", "bias")]
         require_array(graph.weights, names[0], (after, before))
@@ -137,6 +142,11 @@ def _network(graph: _Graph, row: str, config: FeedForwardConfig, prefix: str, in
         row = graph.add("Gemm", row, *names, transB=1)
         if layer < len(sizes) - 2:
             row = graph.add("Tanh" if config.activation == "tanh" else "Relu", row)
+    if config.skip:
+        names = [f"{prefix}skip.{part}" for part in ("weight", "bias")]
+        require_array(graph.weights, names[0], (outputs, inputs))
+        require_array(graph.weights, names[1], (outputs,))
+        row = graph.add("Add", row, graph.add("Gemm", seen, *names, transB=1))
     return row
 
 
