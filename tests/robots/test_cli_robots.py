@@ -46,7 +46,7 @@ def test_deploy_records_every_run_and_sums_up(policy, tmp_path, capfd):
 
 def test_ctrl_c_stops_the_robot_and_keeps_the_run(policy, tmp_path):
     out = tmp_path / "runs"
-    words = ["deploy", policy, "--robot", "fake", "--out", out, "--max-steps", 100_000, "--novelty", "None"]
+    words = ["deploy", policy, "--robot", "fake", "--out", out, "--max-steps", 300, "--novelty", "None"]
     code = f"import sys; from understudy.cli import main; sys.exit(main({[str(word) for word in words]!r}))"
     deployed = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     for line in deployed.stdout:
