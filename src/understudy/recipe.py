@@ -29,7 +29,8 @@ class TrainConfig:
         lead: steps from the newest observation to the first action of a chunk; where not given it follows from the pace
             of the demonstrations (`windows.natural_lead`).
         clip_targets: cut recorded actions to the limits of the action channels.
-        failures: learn also from episodes that are known to have failed.
+        failures: learn from episodes that failed, too. Leave them out where the expert itself fails at times: what it
+            does in a lost attempt is no example.
         held_out: share of the episodes that are kept out of training to measure the loss on.
         keep: `last` weights, or those with the `best` held-out loss.
         measure_every: steps between two measurements of the held-out loss, each with a checkpoint.
@@ -51,7 +52,7 @@ class TrainConfig:
     observation_noise: float = 0.02
     lead: int | None = None
     clip_targets: bool = True
-    failures: bool = False
+    failures: bool = True
     held_out: float = 0.1
     keep: str = "best"
     measure_every: int = 500
@@ -213,5 +214,4 @@ DAGGER_RECIPE = TrainConfig(
     observation_noise=0.0,
     held_out=0.0,
     keep="last",
-    failures=True,  # what the expert says of a lost attempt is what the policy does not know yet
 )
