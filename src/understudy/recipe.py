@@ -202,10 +202,9 @@ def _require(holds: bool, config: TrainConfig | DAggerConfig | FinetuneConfig, n
         raise ConfigError(f"{name} is {getattr(config, name)!r}; accepted: {accepted}")
 
 
+DAGGER_SHAPE = FeedForwardConfig(hidden=(128, 128))  # small, since each round trains one
 # Labels belong to the observation they were given for: a lead would pair them with another, where the policy drove.
-# Small, since each round trains one.
-DAGGER_SHAPE = FeedForwardConfig(hidden=(128, 128))
-# Where policy and expert take turns, labels jump from step to step: noise on the observations, or a step chosen by the
+# And they jump from step to step where policy and expert take turns: noise on the observations, or a step chosen by the
 # loss on one or two held-out episodes, costs more than it gives.
 DAGGER_RECIPE = TrainConfig(
     steps=8_000,
