@@ -253,6 +253,27 @@ def dagger_expert(content: dict[str, Any]) -> Reading:
     return Reading(f"{reached} of {tasks}", tasks == DAGGER_TASKS and reached >= 10)
 
 
+def export_ratio(policy: str) -> Callable[[dict[str, Any]], Reading]:
+    def read(content: dict[str, Any]) -> Reading:
+        ratio = summary(content)[f"{policy}_over_bare"]
+        text = f"{ratio['p50_us']:.2f} times at p50, {ratio['p99_us']:.2f} at p99"
+        each = over_runs(summary(content)[f"{policy}_over_bare_p99_each"])
+        spread = f"p99 {each}; by CPU time {ratio['cpu_p50_us']:.2f} and {ratio['cpu_p99_us']:.2f}"
+        return Reading(text, ratio["p50_us"] <= 1.2 and ratio["p99_us"] <= 1.2, spread)
+
+    return read
+
+
+def loads_elsewhere(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    same = "same bytes in torch" if found["same_bytes_in_torch"] else "other bytes in torch"
+    where = f"Python {' and '.join(found['pythons'])}{', another user' if found['another_user'] else ''}"
+    largest = found["largest_difference_onnx"]
+    met = found["same_bytes_in_torch"] and largest <= 1e-5 and bool(found["without_torch"]) and found["another_user"]
+    without = f"without torch on {' and '.join(found['without_torch']) or 'none'}"
+    return Reading(f"{same}; {largest:.1e} of the action range in ONNX", met, f"{where}; {without}")
+
+
 def safety_commands(content: dict[str, Any]) -> Reading:
     found = summary(content)
     text = f"{found['violations']} of {found['commands']:,} ({found['on_the_wire']:,} reached the wire)"
@@ -333,6 +354,61 @@ def deployed_worse(content: dict[str, Any]) -> Reading:
     return Reading(percent(found["robot"]), None, interval(found["robot_interval"]))
 
 
+def collected_share(preset: str) -> Callable[[dict[str, Any]], Reading]:
+    def read(content: dict[str, Any]) -> Reading:
+        cell, share = content["cells"][preset], summary(content)[preset]["share_of_env_step"]
+        each = [alone / own for alone, own in zip(cell["env_step_s"], cell["collect_s"], strict=True)]
+        return Reading(percent(share), share >= summary(content)["promised_share"], over_runs(each))
+
+    return read
+
+
+def learning_overhead(preset: str) -> Callable[[dict[str, Any]], Reading]:
+    def read(content: dict[str, Any]) -> Reading:
+        cell, overhead = content["cells"][preset], summary(content)[preset]["overhead_of_learning"]
+        each = [learn / own for learn, own in zip(cell["learn_s"], cell["collect_s"], strict=True)]
+        return Reading(percent(overhead), overhead <= summary(content)["promised_overhead"], over_runs(each))
+
+    return read
+
+
+def return_beside(name: str) -> Callable[[dict[str, Any]], Reading]:
+    def read(content: dict[str, Any]) -> Reading:
+        found = summary(content)[name]
+        text = f"{found['our_return']:.1f} against {found['their_return']:.1f}"
+        return Reading(text, found["our_return"] >= found["their_return"])
+
+    return read
+
+
+def speed_beside(name: str) -> Callable[[dict[str, Any]], Reading]:
+    def read(content: dict[str, Any]) -> Reading:
+        times = summary(content)[name]["times_as_fast"]
+        return Reading(f"{times:.2f} times", times > 1)
+
+    return read
+
+
+def dagger_run(content: dict[str, Any]) -> Reading:
+    found, run = summary(content), content["cells"]["PickPlace"]
+    text = f"{found['run_seconds']:.0f} s; {percent(found['run_success'])} of the starts succeed"
+    phases = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in run["phases"].items())
+    spread = f"{phases}; CPU time {run['cpu_seconds']:.0f} s, load at the start {run['load']:.1f}"
+    return Reading(text, found["run_seconds"] <= 180, spread)
+
+
+def dagger_beside_imitation(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    pairs = zip(cells(content, "imitation, "), cells(content, "understudy, "), strict=True)
+    returns = ", ".join(
+        f"{who} {found[key]:.0f}"
+        for who, key in (("ours", "understudy_return"), ("theirs", "imitation_return"), ("the expert", "expert_return"))
+    )
+    text = f"{found['times_faster']:.1f} times, {found['times_less_cpu']:.1f} by CPU time; mean return {returns}"
+    spread = over_runs((them["seconds"] / us["seconds"] for them, us in pairs), "{:.1f}")
+    return Reading(text, found["times_faster"] > 1, spread)
+
+
 FIGURES = (
     Figure(
         "Door, 25 human demonstrations, default recipe of `train bc`: mean success of 5 training seeds x 100 starts",
@@ -390,6 +466,83 @@ FIGURES = (
     Figure("The same with both cores busy", "-", "latency", latency("one", "both_cores_busy")),
     Figure("One action of the default policy, idle machine", "-", "latency", latency("default", "idle")),
     Figure("The same with both cores busy", "-", "latency", latency("default", "both_cores_busy")),
+    Figure(
+        "One action of an exported policy, 39 -> 3 x 256 -> 28, over bare onnxruntime on the same file",
+        "<= 1.2 times at p50 and p99",
+        "export_latency",
+        export_ratio("one"),
+    ),
+    Figure("The same for the default policy", "<= 1.2 times", "export_latency", export_ratio("default")),
+    Figure(
+        "A policy saved here and loaded elsewhere",
+        "same bytes in torch; <= 1e-5 of the action range in ONNX, without torch",
+        "elsewhere",
+        loads_elsewhere,
+    ),
+    Figure(
+        "Fine-tuning, `dapg-paper`: collection in 2 processes, door, as a share of 2 that only call `env.step`",
+        ">= 90 %",
+        "collection_speed",
+        collected_share("DAPG as published"),
+    ),
+    Figure(
+        "The same: what learning adds to the time of collection",
+        "<= 25 %",
+        "collection_speed",
+        learning_overhead("DAPG as published"),
+    ),
+    Figure(
+        "Fine-tuning, `small-batches`: collection in 2 processes, door, as a share of 2 that only call `env.step`",
+        ">= 90 %",
+        "collection_speed",
+        collected_share("small batches"),
+    ),
+    Figure(
+        "The same: what learning adds to the time of collection",
+        "<= 25 %",
+        "collection_speed",
+        learning_overhead("small batches"),
+    ),
+    Figure(
+        "Fine-tuning, `residual`: collection in 2 processes, door, as a share of 2 that only call `env.step`",
+        ">= 90 %",
+        "collection_speed",
+        collected_share("residual"),
+    ),
+    Figure(
+        "The same: what learning adds to the time of collection",
+        "<= 25 %",
+        "collection_speed",
+        learning_overhead("residual"),
+    ),
+    Figure(
+        "NPG against TRPO of sb3-contrib, door, the reward alone: mean return after the same steps",
+        ">= theirs",
+        "versus_sb3",
+        return_beside("door, NPG"),
+    ),
+    Figure("The same: steps in a second", "> 1 time", "versus_sb3", speed_beside("door, NPG")),
+    Figure(
+        "PPO against PPO of Stable-Baselines3, door, the reward alone: mean return after the same steps",
+        ">= theirs",
+        "versus_sb3",
+        return_beside("door, PPO"),
+    ),
+    Figure("The same: steps in a second", "> 1 time", "versus_sb3", speed_beside("door, PPO")),
+    Figure(
+        "NPG against TRPO of sb3-contrib, pick and place, the reward alone: mean return after the same steps",
+        ">= theirs",
+        "versus_sb3",
+        return_beside("pick and place, NPG"),
+    ),
+    Figure("The same: steps in a second", "> 1 time", "versus_sb3", speed_beside("pick and place, NPG")),
+    Figure(
+        "PPO against PPO of Stable-Baselines3, pick and place, the reward alone: mean return after the same steps",
+        ">= theirs",
+        "versus_sb3",
+        return_beside("pick and place, PPO"),
+    ),
+    Figure("The same: steps in a second", "> 1 time", "versus_sb3", speed_beside("pick and place, PPO")),
     Figure(
         "Rollouts of a 32 x 32 policy in 2 processes, door, as a share of 2 processes that only call `env.step`",
         ">= 90 %",
@@ -485,6 +638,8 @@ FIGURES = (
         "deploy_success",
         deployed_worse,
     ),
+    Figure("One DAgger run on PickPlace: 5 rounds, 100 starts", "<= 180 s", "dagger_speed", dagger_run),
+    Figure("The same work beside `imitation` 1.0.1's DAgger", "> 1 time", "dagger_speed", dagger_beside_imitation),
     Figure("`understudy demo` on 2 cores", "< 5 min", "demo_time", minutes("demo_seconds", 5)),
     Figure("`make test` on 2 cores", "< 10 min", "demo_time", minutes("test_seconds", 10)),
     Figure("Set-up with a warm package cache", "< 3 min", "demo_time", minutes("setup_seconds", 3)),
@@ -518,6 +673,8 @@ def page(folder: Path = RESULTS) -> str:
         lines += ["", "## Door, one ingredient of the recipe changed at a time", "", *_study_table(study)]
     if contents.get("dagger_family", {}).get("summary"):
         lines += ["", "## DAgger against cloning, task by task", "", *_dagger_table(contents["dagger_family"])]
+    if contents.get("export_latency", {}).get("summary"):
+        lines += ["", "## One action, by each way to run a policy", "", *_backend_table(contents["export_latency"])]
     lines += ["", "## Hosts", "", *(f"- **{letter}**: {text}" for text, letter in hosts.items())]
     if not hosts:
         lines.append(UNMEASURED)
@@ -607,6 +764,27 @@ def _dagger_table(content: dict[str, Any]) -> list[str]:
             f"{100 * row['difference']:+.1f} {interval(row['interval'])} | {row['p_holm']:.3f} | "
             f"{percent(row['expert'])} | {percent(row['bc_on_tuning_starts'])} |"
         )
+    return lines
+
+
+def _backend_table(content: dict[str, Any]) -> list[str]:
+    """p50 and p99 of one action, batch 1, of a single network and of the default ensemble."""
+    found = summary(content)
+    lines = [
+        f"`{content['command']}`: batch 1, one thread, the backends in turns of one run, medians of "
+        f"{' and '.join(map(str, content['runs'].values()))} runs of {content['calls']:,} calls each; onnxruntime "
+        f"{content['onnxruntime']}. *Bare* is `session.run` on the same file; *bare network* is the layers alone, "
+        "without scaling and limits. CPU time leaves out what other programs did in between.",
+        "",
+        "| | 39 -> 3 x 256 -> 28: p50 | p99 | p99, CPU time | default policy: p50 | p99 | p99, CPU time |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in found["one"]:
+        both = [found[policy][name] for policy in ("one", "default")]
+        times = " | ".join(
+            f"{cell['p50_us']:.0f} us | {cell['p99_us']:,.0f} us | {cell['cpu_p99_us']:.0f} us" for cell in both
+        )
+        lines.append(f"| {name} | {times} |")
     return lines
 
 

@@ -22,10 +22,28 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 STEPS, BATCH, STARTS, FIRST_START, SEEDS = 8000, 128, 100, 710_000, (0, 1, 2)
+
+
+def perceptron(observations: Any, actions: Any) -> Any:
+    """Runs in imitation's environment: a policy of Stable-Baselines3 for two spaces, 256-256 with ReLU."""
+    import torch
+    from stable_baselines3.common.policies import ActorCriticPolicy
+
+    shape = {"pi": [256, 256], "vf": [256, 256]}
+    return ActorCriticPolicy(observations, actions, lambda _: 1e-3, net_arch=shape, activation_fn=torch.nn.ReLU)
+
+
+def save_mean(policy: Any, out: str) -> None:
+    """Saves the layers of such a policy's mean action as arrays, for `Imitated`."""
+    layers = [*(m for m in policy.mlp_extractor.policy_net if hasattr(m, "weight")), policy.action_net]
+    arrays = {f"w{i}": layer.weight.detach().numpy() for i, layer in enumerate(layers)}
+    arrays |= {f"b{i}": layer.bias.detach().numpy() for i, layer in enumerate(layers)}
+    np.savez(out, **arrays)
 
 
 def child(folder: str, out: str, seed: int) -> None:
@@ -34,7 +52,6 @@ def child(folder: str, out: str, seed: int) -> None:
     import torch
     from imitation.algorithms import bc
     from imitation.data.types import Transitions
-    from stable_baselines3.common.policies import ActorCriticPolicy
 
     torch.set_num_threads(1)
     torch.manual_seed(seed)
@@ -50,9 +67,7 @@ def child(folder: str, out: str, seed: int) -> None:
         dones=np.zeros(len(actions), bool),
     )
     spaces = [gym.spaces.Box(-np.inf, np.inf, (39,), np.float32), gym.spaces.Box(-1, 1, (28,), np.float32)]
-    policy = ActorCriticPolicy(
-        *spaces, lambda _: 1e-3, net_arch={"pi": [256, 256], "vf": [256, 256]}, activation_fn=torch.nn.ReLU
-    )
+    policy = perceptron(*spaces)
     trainer = bc.BC(
         observation_space=spaces[0],
         action_space=spaces[1],
@@ -64,10 +79,7 @@ def child(folder: str, out: str, seed: int) -> None:
     loaded = time.perf_counter()
     trainer.train(n_batches=STEPS, progress_bar=False, log_interval=10**9)
     done = time.perf_counter()
-    layers = [*(m for m in policy.mlp_extractor.policy_net if hasattr(m, "weight")), policy.action_net]
-    arrays = {f"w{i}": layer.weight.detach().numpy() for i, layer in enumerate(layers)}
-    arrays |= {f"b{i}": layer.bias.detach().numpy() for i, layer in enumerate(layers)}
-    np.savez(out, **arrays)
+    save_mean(policy, out)
     print(json.dumps({"samples_per_s": STEPS * BATCH / (done - loaded), "seconds": done - began}))
 
 

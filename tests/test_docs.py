@@ -31,6 +31,8 @@ ON_THE_COMMAND_LINE = {
     "--out data.mp4": "--out data.mp4 --env-arg width=64 --env-arg height=48",
     "--rounds 3": "--rounds 1 --episodes 1 --steps 20 --measure-every 20 --progress-starts 1 --workers 1",
     "--starts 100": "--starts 2",
+    "--steps 200000": "--steps 800 --episodes 2 --judge-episodes 0 --value-first-epochs 1 --starts 2 --workers 1 "
+    "--env-arg width=64 --env-arg height=48",
     "--max-steps 100": "--max-steps 10",
     "--max-steps 200": "--max-steps 20",
 }
@@ -120,6 +122,21 @@ def test_your_own_task_goes_from_a_world_and_from_files_to_an_interval(folder, c
     assert len(re.findall(r"success [\d.]+ \[[\d.]+, [\d.]+\] of 4", printed)) == 4
 
 
+def test_the_screens_of_export_run(folder, capsys):
+    pytest.importorskip("onnxruntime")
+    run_commands(
+        """understudy record --env understudy/PickPlace-v0 --episodes 50 --out data/pick
+        understudy train bc --data data/pick --out runs/bc"""
+    )
+    for screen in blocks("docs/export.md", "sh"):
+        run_commands(screen)
+    (code,) = blocks("docs/export.md", "python")
+    run_python(code, folder / "export.py")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("random and") == 2
+    assert re.search(r"success [\d.]+ \[[\d.]+, [\d.]+\] of 4", printed)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_inside_the_repository_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
@@ -148,7 +165,7 @@ def test_every_function_that_a_page_places_in_a_file_is_there(page):
 def test_every_answer_of_choose_says_where_it_comes_from():
     rows = [line for line in (ROOT / "docs/choose.md").read_text().splitlines() if line.startswith("|")]
     answers = [cell for row in rows for cell in row.split("|")[2:-1] if not re.fullmatch(r"-+", cell.strip())]
-    headings = {"Behavioral Cloning", "DAgger family", "DAPG (not built yet)", "starts"}
+    headings = {"Behavioral Cloning", "DAgger family", "DAPG", "starts"}
     headings |= {"cost", "quality", "speed"}
     headings |= {"the expert is asked", "who decides who drives", "needs", "take it when"}
     for answer in answers:

@@ -15,7 +15,7 @@ SOURCE = Path(understudy.__file__).parent
 LAYERS = (
     ("cli",),
     ("demo",),
-    ("report", "interactive"),
+    ("report", "interactive", "onpolicy"),
     ("trainer",),
     ("checkpoint",),
     ("windows",),
@@ -23,14 +23,15 @@ LAYERS = (
     ("normalize",),
     # --- no torch from here on ---
     ("robots",),
-    ("playback", "advice"),
+    ("playback", "advice", "export"),
     ("observers", "dataset"),
     ("evaluate",),
     ("rollout",),
     ("sim.experts",),
     ("execution",),
-    ("inference", "recipe", "runs"),
-    ("policy_file",),
+    ("presets",),
+    ("inference", "onnx_file", "onnx_predictor", "recipe", "runs"),
+    ("policy_file", "onnx_messages"),
     ("statistics",),
     ("worlds",),
     ("sim",),
@@ -40,7 +41,7 @@ LAYERS = (
     ("agent", "spec"),
     ("errors",),
 )
-NEEDS_TORCH = {"interactive", "trainer", "checkpoint", "windows", "policies", "normalize"}
+NEEDS_TORCH = {"interactive", "onpolicy", "trainer", "checkpoint", "windows", "policies", "normalize"}
 
 
 def layer_of(module: str) -> str:
@@ -111,10 +112,25 @@ def test_a_policy_executes_without_torch_matplotlib_and_mujoco():
     subprocess.run([sys.executable, "-c", check], check=True)
 
 
+def test_an_exported_policy_executes_without_torch_onnx_matplotlib_and_mujoco():
+    pytest.importorskip("onnxruntime")
+    golden = Path(__file__).parent / "golden" / "ensemble-1" / "policy.onnx"
+    check = (
+        "import sys, numpy, understudy\n"
+        f"agent = understudy.PolicyAgent(understudy.load_predictor({str(golden)!r}))\n"
+        "agent.reset(0)\n"
+        "assert agent.act(numpy.zeros(3, numpy.float32)).action.shape == (2,)\n"
+        "assert not {'torch', 'onnx', 'matplotlib', 'mujoco', 'av'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
 def test_the_public_face_is_what_it_says():
     code = "import understudy as us; [getattr(us, name) for name in us.__all__]; print(*us.__all__)"
     names = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
-    assert names == sorted(names, key=lambda name: (not name[0].isupper(), name)), "keep the list in order"
+    assert names == sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name)), (
+        "keep the list in order"
+    )
     public = {name for name in vars(understudy) if not name.startswith("_")} - {"annotations"}
     modules = {path.stem for path in SOURCE.iterdir()} | {"TYPE_CHECKING", "Any", "import_module"}
     assert public - modules <= set(names), "a public name that __all__ does not list"

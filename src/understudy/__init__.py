@@ -15,10 +15,12 @@ from understudy.episode import Episode
 from understudy.errors import UnderstudyError
 from understudy.evaluate import Comparison, Evaluation, Trial, compare, episodes_needed, evaluate, wilson_interval
 from understudy.execution import PolicyAgent
+from understudy.export import Export, export
 from understudy.inference import FeedForwardConfig, load_predictor
 from understudy.observers import Video
 from understudy.playback import Drift, Show, film, replay, show_live
-from understudy.recipe import DAggerConfig, TrainConfig
+from understudy.presets import PRESETS, Preset
+from understudy.recipe import DAggerConfig, FinetuneConfig, TrainConfig
 from understudy.report import write_run_report
 from understudy.robots import (
     Axis,
@@ -36,6 +38,7 @@ from understudy.robots import (
     deploy,
     robot_for,
 )
+from understudy.robots.recording import Outcome, Take, record_on
 from understudy.rollout import Observer, Step, rollout, rollouts
 from understudy.spec import Channel, Spec, spec_of
 from understudy.worlds import make_env
@@ -57,6 +60,19 @@ if TYPE_CHECKING:
         gate_for,
         rehearse,
     )
+    from understudy.onpolicy import (
+        NPG,
+        PPO,
+        DemoStarts,
+        DemoTerm,
+        DistanceTerm,
+        FinetuneLog,
+        clone_for,
+        finetune,
+        starts_for,
+        term_for,
+        update_for,
+    )
     from understudy.policies import Ensemble, FeedForward, Policy
     from understudy.trainer import TrainLog, train
 
@@ -74,6 +90,17 @@ _WITH_TORCH = {
     "dagger": "understudy.interactive",
     "gate_for": "understudy.interactive",
     "rehearse": "understudy.interactive",
+    "NPG": "understudy.onpolicy",
+    "PPO": "understudy.onpolicy",
+    "DemoStarts": "understudy.onpolicy",
+    "DemoTerm": "understudy.onpolicy",
+    "DistanceTerm": "understudy.onpolicy",
+    "FinetuneLog": "understudy.onpolicy",
+    "clone_for": "understudy.onpolicy",
+    "finetune": "understudy.onpolicy",
+    "starts_for": "understudy.onpolicy",
+    "term_for": "understudy.onpolicy",
+    "update_for": "understudy.onpolicy",
     "load": "understudy.checkpoint",
     "save": "understudy.checkpoint",
     "Ensemble": "understudy.policies",
@@ -86,6 +113,9 @@ _WITH_TORCH = {
 __version__ = "0.1.0"
 
 __all__ = [
+    "NPG",
+    "PPO",
+    "PRESETS",
     "Advice",
     "Agent",
     "Axis",
@@ -95,8 +125,11 @@ __all__ = [
     "DAggerConfig",
     "DAggerGate",
     "Dataset",
+    "DemoStarts",
+    "DemoTerm",
     "Demonstrator",
     "Deployed",
+    "DistanceTerm",
     "Drift",
     "Driver",
     "Ensemble",
@@ -104,10 +137,13 @@ __all__ = [
     "Episode",
     "Evaluation",
     "Expert",
+    "Export",
     "FakeConfig",
     "FakeRobot",
     "FeedForward",
     "FeedForwardConfig",
+    "FinetuneConfig",
+    "FinetuneLog",
     "Gate",
     "GatedAgent",
     "HGGate",
@@ -116,8 +152,10 @@ __all__ = [
     "Limits",
     "Novelty",
     "Observer",
+    "Outcome",
     "Policy",
     "PolicyAgent",
+    "Preset",
     "Reading",
     "Replay",
     "Robot",
@@ -131,6 +169,7 @@ __all__ = [
     "Situation",
     "Spec",
     "Step",
+    "Take",
     "ThriftyGate",
     "Tick",
     "TrainConfig",
@@ -139,19 +178,23 @@ __all__ = [
     "UnderstudyError",
     "Video",
     "advise",
+    "clone_for",
     "compare",
     "dagger",
     "deploy",
     "diagnose",
     "episodes_needed",
     "evaluate",
+    "export",
     "film",
+    "finetune",
     "gate_for",
     "import_dataset",
     "load",
     "load_predictor",
     "make_env",
     "record",
+    "record_on",
     "rehearse",
     "replay",
     "robot_for",
@@ -161,7 +204,10 @@ __all__ = [
     "show_live",
     "sim",
     "spec_of",
+    "starts_for",
+    "term_for",
     "train",
+    "update_for",
     "wilson_interval",
     "write_run_report",
 ]

@@ -20,6 +20,7 @@ from understudy.durable import prove_writable, write_file
 from understudy.errors import ConfigError
 from understudy.evaluate import world_spec, world_with
 from understudy.inference import Predictor
+from understudy.onnx_file import is_onnx
 from understudy.worlds import World
 
 CORES = os.cpu_count() or 1
@@ -40,6 +41,14 @@ RobotName = Annotated[str, tyro.conf.arg(help="fake, sim, lerobot:TYPE, or modul
 RobotArguments = Annotated[
     tyro.conf.UseAppendAction[tuple[str, ...]],
     tyro.conf.arg(name="robot-arg", metavar="NAME=VALUE", help="Option of the robot; may be repeated."),
+]
+ExpertArguments = Annotated[
+    tyro.conf.UseAppendAction[tuple[str, ...]],
+    tyro.conf.arg(
+        name="expert-arg",
+        metavar="NAME=VALUE",
+        help="Option of a teleoperator, like port=/dev/ttyACM1; may be repeated.",
+    ),
 ]
 LimitsFile = Annotated[
     Path | None, tyro.conf.arg(name="limits", help="JSON file with limits of the axes and the workspace.")
@@ -110,8 +119,8 @@ def existing(path: Path) -> Path:
 
 
 def is_policy(path: Path) -> bool:
-    """Whether the path holds a policy or a run."""
-    return any((path / name).exists() for name in ("policy.json", "config.json"))
+    """Whether the path holds a policy or a run, or is an exported policy."""
+    return is_onnx(path) or any((path / name).exists() for name in ("policy.json", "config.json"))
 
 
 def named_values(pairs: Sequence[str], option: str = "--env-arg") -> dict[str, Any]:

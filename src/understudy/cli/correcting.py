@@ -25,9 +25,11 @@ from understudy.episode import SUCCESS
 from understudy.errors import ConfigError, require_within
 from understudy.evaluate import EVALUATION_SEED
 from understudy.inference import MOST_MEMBERS, FeedForwardConfig
-from understudy.recipe import DAGGER_RECIPE, DAggerConfig, TrainConfig
+from understudy.recipe import DAGGER_RECIPE, DAGGER_SHAPE, DAggerConfig, TrainConfig
 from understudy.runs import Run
 from understudy.workers import MOST_WORKERS
+
+_DOUBTING_MEMBERS = 5
 
 
 def dagger(
@@ -39,10 +41,10 @@ def dagger(
     gate: str = "dagger",
     gate_arguments: GateArguments = (),
     demonstrations: int = 10,
-    members: int = 5,
+    members: int | None = None,
     starts: int = 100,
     workers: int = CORES,
-    shape: tyro.conf.OmitArgPrefixes[FeedForwardConfig] = FeedForwardConfig(),
+    shape: tyro.conf.OmitArgPrefixes[FeedForwardConfig] = DAGGER_SHAPE,
     rounds: tyro.conf.OmitArgPrefixes[DAggerConfig] = DAggerConfig(),
     recipe: tyro.conf.OmitArgPrefixes[TrainConfig] = DAGGER_RECIPE,
     env_arguments: EnvArguments = (),
@@ -55,11 +57,12 @@ def dagger(
         out: the run's folder; what is collected goes to its data/.
         policy: a policy folder or a run to begin with; the demonstrations are cloned where not given.
         data: demonstrations to begin with; recorded from the expert where not given.
-        expert: scripted, a policy folder or run, or an .npz of MLP weights; human:scripted simulates a person who
-            watches, takes over and hands back.
+        expert: scripted, a policy folder, run or .onnx, or an .npz of MLP weights; human:scripted simulates a person
+            who watches, takes over and hands back.
         gate: who drives: dagger, safe, lazy, hg, thrifty or ensemble.
         demonstrations: recorded from the expert where no data are given.
-        members: networks in an ensemble whose mean acts and whose disagreement some gates measure.
+        members: networks in an ensemble whose mean acts; where not given, 5 for a gate that measures their disagreement
+            (hg, thrifty, ensemble) and 1 for the others.
         starts: on which the last policy is evaluated at the end.
         workers: processes that evaluate.
         shape: of the network.
@@ -70,13 +73,13 @@ def dagger(
     """
     from understudy.checkpoint import load
 
-    for name, count, most in (
+    for name, given_count, most in (
         ("members", members, MOST_MEMBERS),
         ("demonstrations", demonstrations, EVALUATION_SEED),
         ("starts", starts, EVALUATION_SEED),
         ("workers", workers, MOST_WORKERS),
     ):
-        require_within(name, count, 1, most)
+        require_within(name, given_count, 1, most)
     factory = world_of(env, env_arguments)
     chosen = us.gate_for(gate, named_values(gate_arguments, "--gate-arg"))
     world = us.make_env(factory)
@@ -96,7 +99,8 @@ def dagger(
             )
         if start is None:
             single = us.FeedForward(us.spec_of(world), shape).initialized(recipe.seed)
-            start = us.Ensemble.of(single, members, seed=recipe.seed) if members > 1 else single
+            count = members or (_DOUBTING_MEMBERS if chosen.measures_doubt else 1)
+            start = us.Ensemble.of(single, count, seed=recipe.seed) if count > 1 else single
         chosen.begin(start)
         Run.may_begin(out, resume=resume)  # all refusals come before the first demonstration
         demos = given if given is not None else _demonstrations(world, expert, out, demonstrations, resume)

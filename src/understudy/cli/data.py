@@ -12,6 +12,7 @@ import understudy as us
 from understudy.cli.arguments import (
     Env,
     EnvArguments,
+    ExpertArguments,
     Json,
     LimitsFile,
     OptionalEnv,
@@ -31,35 +32,71 @@ from understudy.cli.arguments import (
     write_json,
 )
 from understudy.cli.console import progress, say, tell
+from understudy.cli.recording import record_at
 from understudy.cli.robots import replay_on
 from understudy.episode import SUCCESS
 from understudy.errors import ConfigError, MissingDependency, require_within
 from understudy.evaluate import EVALUATION_SEED, agent_for, world_spec
 from understudy.recipe import LARGEST_SEED
+from understudy.worlds import World
 
 
 def record(
-    env: Env,
     out: Path,
+    env: OptionalEnv = None,
     expert: str = "scripted",
     episodes: int = 50,
     seed: int | None = None,
     after_success: int | None = 10,
     env_arguments: EnvArguments = (),
+    robot: RobotName | None = None,
+    robot_arguments: RobotArguments = (),
+    expert_arguments: ExpertArguments = (),
+    limits: LimitsFile = None,
+    max_steps: int = 1000,
+    rest_s: float | None = None,
 ) -> None:
-    """Record demonstrations into a dataset. An existing dataset grows.
+    """Record demonstrations into a dataset, in a world or on a robot. An existing dataset grows.
 
     Args:
         out: the dataset's folder.
-        expert: scripted, scripted-human, a policy folder or run, or an .npz of MLP weights.
+        expert: scripted, scripted-human, a policy folder, run or .onnx, or an .npz of MLP weights; on a robot also a
+            teleoperator, like lerobot:so101_leader.
         episodes: how many to record.
         seed: of the first start; the next after those recorded where not given.
         after_success: steps that a demonstration goes on after its first success; None for the world's own end.
+        max_steps: on a robot, after which an episode ends by itself.
+        rest_s: on a robot, seconds of rest between two episodes; where not given, until Enter is pressed.
     """
     require_within("episodes", episodes, 1, EVALUATION_SEED)
     require_within("seed", seed, 0, EVALUATION_SEED)
     require_within("after-success", after_success, 0)
-    world = us.make_env(world_of(env, env_arguments))
+    if robot is not None:
+        record_at(
+            robot,
+            out,
+            expert,
+            episodes=episodes,
+            seed=seed,
+            after_success=after_success,
+            max_steps=max_steps,
+            rest_s=rest_s,
+            env=env,
+            robot_arguments=robot_arguments,
+            expert_arguments=expert_arguments,
+            limits=limits,
+        )
+        return
+    if env is None:
+        raise ConfigError("say where to record: --env ID for a world, --robot NAME for a robot")
+    _record_in(world_of(env, env_arguments), out, expert, episodes, seed, after_success)
+
+
+def _record_in(
+    factory: World, out: Path, expert: str, episodes: int, seed: int | None, after_success: int | None
+) -> None:
+    """Records in a world that can be reset to the start of a seed."""
+    world = us.make_env(factory)
     try:
         teacher = expert_of(world, expert)
         with growing(out, world) as dataset:
@@ -140,7 +177,7 @@ def view(
     """Show a dataset's episodes or a policy at work, live in a window or as an MP4.
 
     Args:
-        source: a dataset or a bare folder (its actions are replayed), a policy folder or a run.
+        source: a dataset or a bare folder (its actions are replayed), a policy folder, a run or an .onnx.
         episodes: how many to show.
         seed: of a policy's first start.
         out: MP4 to write; a window opens where not given.

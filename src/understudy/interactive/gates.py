@@ -167,6 +167,7 @@ class HGGate(Gate):
     """
 
     name: ClassVar[str] = "hg"
+    measures_doubt: ClassVar[bool] = True
     _doubts: list[float] = field(default_factory=list, init=False, repr=False)
     _robot: Predictor | None = field(default=None, init=False, repr=False)
     _measure: Measure | None = field(default=None, init=False, repr=False)
@@ -209,6 +210,7 @@ class EnsembleGate(Gate):
     """
 
     name: ClassVar[str] = "ensemble"
+    measures_doubt: ClassVar[bool] = True
     tau: float = 0.3
     chi: float = 0.1
 
@@ -243,6 +245,7 @@ class ThriftyGate(Gate):
     """
 
     name: ClassVar[str] = "thrifty"
+    measures_doubt: ClassVar[bool] = True
     budget: float = 0.01
     discount: float = 0.99
     seed: int = 0

@@ -133,6 +133,7 @@ class Gate(Protocol):
     """
 
     name: ClassVar[str]
+    measures_doubt: ClassVar[bool] = False  # and so has something of an ensemble
 
     @abstractmethod
     def __call__(self, tick: Tick) -> bool:
