@@ -364,6 +364,7 @@ RECIPE = TrainConfig(
     observation_noise=0.0,
     lead=3,
     clip_targets=False,
+    failures=False,
     held_out=0.2,
     keep="last",
     measure_every=100,
