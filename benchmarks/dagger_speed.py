@@ -32,7 +32,7 @@ import numpy as np
 RUN_COMMAND = "understudy dagger --env understudy/PickPlace-v0 --expert scripted --gate dagger --rounds 5 --out RUN"
 WORLD, STEPS_OF_EPISODE = "Pendulum-v1", 200
 ROUNDS, EPISODES, BATCHES, BATCH = 5, 5, 500, 128
-STARTS, FIRST_START, SEEDS = 100, 720_000, (0, 1, 2)
+STARTS, FIRST_START, SEEDS = 100, 730_000, (0, 1, 2)
 
 
 def swing_up(observation: Any) -> Any:
