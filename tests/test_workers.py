@@ -104,6 +104,14 @@ def test_a_list_that_is_left_early_leaves_nothing_running():
     assert not any(map(is_running, pids))
 
 
+def test_a_list_that_is_left_early_leaves_nothing_to_the_next_one():
+    with Pool(Fault(), 2) as pool:
+        left = pool.map(range(100))
+        assert next(left) == 0
+        left.close()
+        assert list(pool.map([9, 8, 7, 6])) == [81, 64, 49, 36]
+
+
 def test_workers_end_when_their_parent_is_killed():
     script = (
         "import sys, time; from tiny_worlds import Fault; from understudy.workers import Pool\n"

@@ -197,6 +197,7 @@ class Pool:
                 errors.
         """
         round_ = _Round(jobs, name)
+        self._forget()
         for position in range(len(jobs)):
             while position not in round_.results:
                 self._feed(round_)
@@ -219,6 +220,14 @@ class Pool:
         for worker in self._workers:
             worker.end()
         self._workers.clear()
+
+    def _forget(self) -> None:
+        """Replaces the workers that still have jobs of a list that was left early: their results are nobody's."""
+        for worker in tuple(self._workers):
+            if worker.jobs:
+                worker.process.kill()
+                worker.end()
+                self._workers[worker.index] = self._worker(worker.index)
 
     def _worker(self, index: int) -> _Worker:
         return _Worker(self._context, index, self._runner, self._arrivals)

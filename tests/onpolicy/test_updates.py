@@ -97,6 +97,13 @@ def test_fisher_products_are_those_of_the_matrix(policy):
         torch.testing.assert_close(products(vector), matrix @ vector + 0.01 * vector, rtol=1e-3, atol=1e-3)
 
 
+def test_conjugate_gradients_leave_out_what_a_singular_matrix_does_not_see():
+    matrix = torch.diag(torch.tensor([2.0, 0.0], dtype=torch.float64))
+    for target, solution in (([4.0, 0.0], [2.0, 0.0]), ([0.0, 1.0], [0.0, 0.0])):
+        found = conjugate_gradients(lambda vector: matrix @ vector, torch.tensor(target, dtype=torch.float64), 10)
+        assert found.tolist() == pytest.approx(solution)
+
+
 def test_conjugate_gradients_solve_what_a_factorisation_solves():
     random = np.random.default_rng(0)
     root = torch.from_numpy(random.normal(size=(12, 12)))
@@ -199,6 +206,25 @@ def test_the_clipped_objective_is_the_literal_one(policy):
     moved = (actor.vector() - start).double()
     large = gradient.abs() > 1e-4
     torch.testing.assert_close(moved[large], -1e-3 * gradient[large].sign(), rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [DemoTerm, DistanceTerm])
+def test_demonstrations_weigh_the_same_in_a_small_last_minibatch(policy, demos, kind, monkeypatch):
+    """41 rows in minibatches of 20, 20 and 1: the last one holds a third of the demonstrations, as the others do."""
+    norms = []
+    monkeypatch.setattr(
+        torch.nn.utils,
+        "clip_grad_norm_",
+        lambda parameters, *_, **__: norms.append(float(sum(one.grad.square().sum() for one in parameters)) ** 0.5),
+    )
+    actor = actor_of(policy)
+    batch = batch_of(actor, rows=41)
+    batch = batch._replace(weight=torch.zeros(41))
+    rows = DemoRows(kind(demos, lam0=1.0, scale="one"), actor)
+    batch = rows.joined(batch, 0)[0]
+    PPO(epochs=1, minibatch=20, learning_rate=1e-9)(actor, batch, {}, lambda purpose, epoch, rows: torch.arange(rows))
+    assert len(norms) == 3
+    assert max(norms) < 4 * min(norms)
 
 
 def test_a_ratio_beyond_the_clip_teaches_nothing_more(policy):

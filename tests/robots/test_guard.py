@@ -170,6 +170,91 @@ def test_a_call_of_the_driver_that_hangs_is_noticed_from_outside():
     assert guard.seen().status is Status.STOPPED, "one that hangs stops it for good"
 
 
+def aside(call, *arguments):
+    """Calls from another thread, as the stop button does."""
+    other = threading.Thread(target=call, args=arguments)
+    other.start()
+    other.join(5.0)
+    assert not other.is_alive()
+
+
+@pytest.mark.parametrize("method", ["connect", "home", "read"])
+def test_a_stop_that_is_pressed_while_an_episode_begins_holds(method):
+    robot, guard, clock = guarded()
+    real = getattr(robot, method)
+
+    def pressed(*arguments):
+        aside(guard.stop, "pressed", Kind.BUTTON)
+        return real(*arguments)
+
+    setattr(robot, method, pressed)
+    assert guard.begin(0).status is Status.STOPPED
+    assert robot.stops_s, "also where it was not connected when the button was pressed"
+    pass_time(guard, clock, 1.0)
+    guard.command([0.5] * 6, clock.now_s, 0, 0.0)
+    assert not robot.wire
+    assert guard.seen().reason == "pressed"
+
+
+def test_a_stop_that_is_pressed_while_a_connection_is_lost_holds():
+    robot, guard, clock = guarded()
+    guard.begin(0)
+    driven(guard, clock)
+    Faulty(robot, "read", RobotLost("gone"), clock, 0.1)
+    stop = robot.stop
+
+    def pressed():
+        robot.stop = stop
+        aside(guard.stop, "pressed", Kind.BUTTON)
+        raise RobotLost("gone")
+
+    robot.stop = pressed
+    guard.observe()
+    pass_time(guard, clock, 1.0)
+    assert guard.seen().status is Status.STOPPED
+
+
+@pytest.mark.parametrize(("method", "limit_s"), [("connect", 5.0), ("home", 2.0), ("read", 1.0)])
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_robot_that_does_not_move_yet_may_take_its_time_to_connect(method, limit_s, hangs):
+    robot, guard, clock = guarded()
+    real, connections = getattr(robot, method), []
+
+    def slow(*arguments):
+        connections.append(method)
+        clock.now_s += limit_s - 0.1
+        aside(guard.supervise)
+        clock.now_s += 0.2 * hangs
+        aside(guard.supervise)
+        aside(guard.supervise)
+        return real(*arguments)
+
+    setattr(robot, method, slow)
+    status = guard.begin(0).status
+    assert status is (Status.STOPPED if hangs else Status.RUNNING)
+    assert guard.gate.counts[Kind.CONNECTION] == hangs, "one call is counted once"
+    assert connections == [method], "nobody connects while another thread does"
+
+
+def test_a_command_that_comes_out_of_a_slow_driver_after_the_stop_is_stopped_too():
+    robot, guard, clock = guarded()
+    guard.begin(0)
+    driven(guard, clock)
+    real = robot.command
+
+    def slow(values):
+        robot.command = real
+        clock.now_s += 0.1
+        aside(guard.supervise)
+        real(values)
+
+    robot.command = slow
+    driven(guard, clock, steps=1)
+    pass_time(guard, clock, 1.0)
+    assert len(robot.stops_s) == 2, "one for the silence, one for the command that came after it"
+    assert not robot.body.state(clock.now_s).velocity.any()
+
+
 def test_commands_that_are_always_refused_end_in_a_stop():
     _, guard, clock = guarded(safety=SafetyConfig(novelty_limit=1.0))
     guard.begin(0)

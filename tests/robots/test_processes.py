@@ -1,27 +1,33 @@
 """The guard, the robot and the policy in processes of their own: whoever dies or hangs, the robot is stopped."""
 
+import errno
 import math
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 
 import numpy as np
 import pytest
 from robots.trials import stops, ticks
-from robots.trials.drivers import FullSpeed, Sway
+from robots.trials.drivers import DirectRobot, FullSpeed, Sway
 
 from understudy.errors import ConfigError, RobotError
 from understudy.robots.env import RobotEnv
 from understudy.robots.fake import FakeConfig, FakeRobot
+from understudy.robots.guard import Guard
+from understudy.robots.guard_process import _Stopper
 from understudy.robots.protocol import Reading
 from understudy.robots.safety import SafetyConfig
 from understudy.rollout import Observer, rollout
 
 REST_S = 0.140
+BUTTONS = (signal.SIGUSR1, signal.SIGINT, signal.SIGTSTP, signal.SIGHUP, signal.SIGTERM, signal.SIGTTOU)
 
 
 @pytest.fixture
@@ -184,6 +190,43 @@ def test_closing_stops_the_robot_and_ends_the_guard(robot, env):
     env.close()
     assert not is_alive(pid)
     wait_for(lambda: robot.machine.report()["at_rest"])
+
+
+def test_who_asks_a_guard_that_was_closed_is_told_so(robot):
+    env = RobotEnv(robot)
+    env.reset(seed=0)
+    env.close()
+    env.rest()
+    assert env.stopped == "the guard was closed"
+
+
+def test_a_key_that_somebody_else_read_first_keeps_no_button_waiting(monkeypatch):
+    """Both wake up for one key; and a terminal that is gone ends the keys, not the thread of the other buttons."""
+    master, slave = pty.openpty()
+    before = {number: signal.getsignal(number) for number in BUTTONS}
+    monkeypatch.setattr(_Stopper, "_run", lambda self: None)  # this test listens
+    theirs, ours = socket.socketpair()
+    stopper = _Stopper(Guard(DirectRobot(), SafetyConfig()), ours, os.ttyname(slave))
+    try:
+        sources = [stopper._terminal]
+        listening = threading.Thread(target=stopper._listen, args=(stopper._terminal, sources), daemon=True)
+        listening.start()
+        listening.join(2.0)
+        assert not listening.is_alive(), "nothing was there to be read"
+        assert sources == [stopper._terminal]
+        monkeypatch.setattr(os, "read", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "gone")))
+        stopper._listen(stopper._terminal, sources)
+        assert sources == []
+    finally:
+        monkeypatch.undo()
+        stopper.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for end in (theirs, ours, stopper._own, stopper._signals):
+            end.close()
+        os.close(stopper._terminal)
+        os.close(master)
+        os.close(slave)
 
 
 def test_a_dry_run_sends_nothing(robot):

@@ -124,6 +124,15 @@ def test_undo_takes_back_what_this_session_saved_and_nothing_else(tmp_path):
         assert operator.lines.count("nothing was saved since this recording began") == 2
 
 
+def test_undo_takes_back_the_last_saved_episode_and_not_a_stopped_one_after_it(tmp_path):
+    steps, answers = [None, (5, " ")], ["\n", "s", "\n", "ru\n", "s", "\n", "s", "\n"]
+    with fake(tmp_path, steps=steps, answers=answers) as (env, dataset, operator):
+        takes = record(env, dataset, operator, episodes=2)
+        assert outcomes(takes) == ["saved", "stopped", "undone", "saved", "saved"]
+        assert takes[2].row == takes[0].row
+        assert [(row.id, row.partial) for row in dataset.include_partial().rows] == [(1, True), (2, False), (3, False)]
+
+
 def test_a_stop_keeps_the_episode_as_partial_and_nothing_moves_before_it_is_taken_back(tmp_path):
     with fake(tmp_path, steps=[(5, " ")], answers=["\n", "r\n", "s", "\n"]) as (env, dataset, operator):
         takes = record(env, dataset, operator)

@@ -195,7 +195,8 @@ class PPO:
                     demonstrated = Batch(
                         batch.inputs[rows_of], batch.actions[rows_of], batch.weight[rows_of], 0, batch.distance
                     )
-                    loss = loss - _objective(actor, demonstrated) / len(chosen)
+                    # By the mean size of a minibatch: in a small last one they would weigh more than in the others.
+                    loss = loss - _objective(actor, demonstrated) * parts / count
                 optimizer.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(actor.parameters, self.gradient_clip, foreach=True)
@@ -274,7 +275,8 @@ def conjugate_gradients(
 ) -> Tensor:
     """X with `product(x)` = target for a symmetric positive definite product, (P,) float64.
 
-    Hestenes and Stiefel 1952, from x = 0, until the squared residual is below `tolerance` times that of the target.
+    Hestenes and Stiefel 1952, from x = 0, until the squared residual is below `tolerance` times that of the target, or
+    the product says nothing of the direction that is left (a singular one, which a damping of 0 allows).
     """
     solution, residual = torch.zeros_like(target), target.clone()
     direction, size = residual.clone(), float(residual @ residual)
@@ -283,7 +285,10 @@ def conjugate_gradients(
         if size <= enough:
             break
         image = product(direction)
-        length = size / float(direction @ image)
+        curvature = float(direction @ image)
+        if not curvature > 0:
+            break
+        length = size / curvature
         solution += length * direction
         residual -= length * image
         before, size = size, float(residual @ residual)

@@ -24,6 +24,7 @@ from understudy.robots.safety import Kind, SafetyConfig, SafetyGate
 
 PERIODS_TO_TIMEOUT = 3.0
 CALL_S = 1.0  # a driver's call that takes longer hangs
+CONNECT_S, HOME_S = 5.0, 2.0  # the same of `connect` and `home` while nothing moves: a bus of motors takes 1 to 3 s
 _LATE_PERIODS = 1.5  # after which a missing command is replaced by braking
 _STANDS_PERIODS = 2.0  # after which a robot that takes positions stands at the last one
 _BURST = 1.5  # commands that may follow one another at once
@@ -114,6 +115,8 @@ class Guard:
         self._oldest_s = 0.0
         self._owner = threading.get_ident()
         self.calling_since_s: float | None = None
+        self._call_limit_s = CALL_S  # of the call that runs
+        self._opening = threading.Lock()  # held while a connection is opened: two at once spoil each other
 
     # ---- what the driver's process asks ----------------------------------------
 
@@ -122,26 +125,19 @@ class Guard:
         if self._status is Status.STOPPED:
             return self.seen()
         try:
+            still = self._told and self._resume_s is not None
             if not self._connected:
-                with self._call():
-                    self._robot.connect()
-                self._connected = True
-            with self._call():
+                self._connect(CONNECT_S if still else CALL_S)
+            with self._call(HOME_S if still else CALL_S):
                 home = self._robot.home(seed)
             now_s = self._clock()
             with self._call():
                 reading = self._robot.read()
-            self._reading = None
-            self._heard_s = self._emitted_s = -math.inf
-            self._driver, self._oldest_s = -1, 0.0
-            self._refused_s, self._pending, self._late = None, None, False
-            settled_s = -math.inf if self._resume_s is None else self._resume_s
-            self._resume_s = max(now_s, settled_s)
-            if self.gate.admit(reading, self._clock()) is None:
-                self._reading = reading
-                if now_s >= settled_s:  # else it still brakes
-                    self._arm()
-            self._status = Status.RUNNING
+            with self._lock:
+                if not self._is_stopped:
+                    self._start(reading, now_s)
+            if self._is_stopped:
+                self._halt()  # pressed while the driver was at work, and perhaps not connected yet
         except RobotLost as error:
             self._lose(error)
             return self.seen()
@@ -177,8 +173,7 @@ class Guard:
 
     def rest(self) -> Seen:
         """Nobody drives any more: to rest, and no motion before the next `begin`."""
-        if self._status is Status.RUNNING:
-            self._status = Status.IDLE
+        if self._turn(Status.RUNNING, Status.IDLE):
             self._pending = None
             self._halt()
         return self.seen()
@@ -248,8 +243,9 @@ class Guard:
         since_s, now_s = self.calling_since_s, self._clock()
         if since_s is None:
             return
-        if now_s - since_s > CALL_S:
-            self.stop(f"{Kind.CONNECTION}: a call of the driver hangs", Kind.CONNECTION)
+        if now_s - since_s > self._call_limit_s:
+            counted = None if self._status is Status.STOPPED else Kind.CONNECTION
+            self.stop(f"{Kind.CONNECTION}: a call of the driver hangs", counted)
         elif now_s - since_s > self._timeout_s and self._resume_s is None and self._status is Status.RUNNING:
             self.gate.counts[Kind.SILENCE] += 1
             self._halt()
@@ -344,8 +340,22 @@ class Guard:
             self._lose(error)
         except RobotError as error:
             self.stop(str(error))
-        if self._status is Status.STOPPED:
-            self._halt()  # pressed while the driver was at work
+        if self._status is Status.STOPPED or (self._status is Status.RUNNING and self._resume_s is not None):
+            self._halt()  # stopped, for good or for silence, while the driver was at work: this command came after it
+
+    def _start(self, reading: Reading, now_s: float) -> None:
+        """Lets commands move the robot, which was measured at `now_s` or later."""
+        self._reading = None
+        self._heard_s = self._emitted_s = -math.inf
+        self._driver, self._oldest_s = -1, 0.0
+        self._refused_s, self._pending, self._late = None, None, False
+        settled_s = -math.inf if self._resume_s is None else self._resume_s
+        self._resume_s = max(now_s, settled_s)
+        if self.gate.admit(reading, self._clock()) is None:
+            self._reading = reading
+            if now_s >= settled_s:  # else it still brakes
+                self._arm()
+        self._status = Status.RUNNING
 
     def _arm(self) -> None:
         """The next command begins from where the robot is, at rest, with a ramp."""
@@ -374,10 +384,12 @@ class Guard:
                 self._robot.stop()
                 return True
         self._tried_s = self._clock()
-        with contextlib.suppress(RobotError), self._call():
-            self._robot.connect()
-            self._connected = True
-            self._robot.stop()
+        if self._opening.locked():
+            return False  # another thread connects, and sees the stop when it is done
+        with contextlib.suppress(RobotError):
+            self._connect(CALL_S)
+            with self._call():
+                self._robot.stop()
             return True
         return False
 
@@ -387,14 +399,14 @@ class Guard:
         self.gate.counts[Kind.CONNECTION] += 1
         self._halt()
         self._disconnect()
-        self._status, self._reason = Status.LOST, str(error)
         self._lost_s = self._tried_s = self._clock()
+        with self._lock:
+            if not self._is_stopped:  # pressed meanwhile
+                self._status, self._reason = Status.LOST, str(error)
 
     def _retry(self, now_s: float) -> None:
         try:
-            with self._call():
-                self._robot.connect()
-            self._connected = True
+            self._connect(CALL_S)
             self._halt()  # nobody knows what it did meanwhile
             with self._call():
                 reading = self._robot.read()
@@ -407,8 +419,24 @@ class Guard:
         except RobotError as error:
             self.stop(str(error))
         else:
-            if self._status is Status.LOST:
-                self._status, self._reason = Status.RUNNING, ""
+            self._turn(Status.LOST, Status.RUNNING)
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self._status is Status.STOPPED  # another thread may have stopped it since somebody looked
+
+    def _turn(self, before: Status, after: Status) -> bool:
+        """From one status to another, and whether it was so: another thread may have stopped the robot meanwhile."""
+        with self._lock:
+            if self._status is not before:
+                return False
+            self._status, self._reason = after, ""
+            return True
+
+    def _connect(self, limit_s: float) -> None:
+        with self._opening, self._call(limit_s):
+            self._robot.connect()
+        self._connected = True
 
     def _disconnect(self) -> None:
         self._connected = False
@@ -416,11 +444,11 @@ class Guard:
             self._robot.disconnect()
 
     @contextmanager
-    def _call(self) -> Iterator[None]:
+    def _call(self, limit_s: float = CALL_S) -> Iterator[None]:
         """A call of the driver: how long it takes is watched, and what it raises becomes a RobotError."""
         watched = threading.get_ident() == self._owner
         if watched:
-            self.calling_since_s = self._clock()
+            self._call_limit_s, self.calling_since_s = limit_s, self._clock()
         try:
             yield
         except RobotError:

@@ -32,7 +32,7 @@ _KINDS = tuple(Kind)
 _START_S = 60.0
 _ANSWER_S = 0.8
 _CONNECTING_S = 2.5  # where the guard may be waiting for a robot to come back
-_BEGIN_S = 8.0
+_BEGIN_S = 9.0  # of which connecting, looking for home and measuring may take 8
 _RESCUE_S = 2.0
 _CLOSE_S = 4.0  # of which the guard may look 3 s for a robot that is lost
 _NO_READING, _JUDGES, _SUCCEEDED, _HAS_HOME = 1, 2, 4, 8
@@ -212,7 +212,7 @@ class GuardLink:
         self._asked += 1
         self._send(message._replace(id=self._asked))
         until_s = time.monotonic() + within_s
-        while not self._dead:
+        while not (self._dead or self._closing):
             try:
                 self._wire.settimeout(max(1e-3, until_s - time.monotonic()))
                 data = self._wire.recv(LARGEST)
@@ -229,7 +229,8 @@ class GuardLink:
                 self._rescue(f"the guard did not answer within {within_s:g} s")
             else:
                 self._rescue("the guard's process has died")
-        self._last.status, self._last.reason, self._last.keys = Status.STOPPED, self._dead, ""
+        self._last.status, self._last.keys = Status.STOPPED, ""
+        self._last.reason = self._dead or "the guard was closed"
         return self._last
 
     def _watch(self) -> None:
@@ -390,7 +391,8 @@ class _Stopper:
         self._settings: list[Any] = []
         if keyboard:
             with contextlib.suppress(OSError, termios.error):  # no terminal, no keys; the other buttons remain
-                self._terminal = os.open(keyboard, os.O_RDWR | os.O_NOCTTY)
+                # Somebody else may read the key first, and then nothing must wait for the next one.
+                self._terminal = os.open(keyboard, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
                 self._settings = termios.tcgetattr(self._terminal)
                 tty.setcbreak(self._terminal)
         self._own, self._signals = socket.socketpair(socket.AF_UNIX, SOCKET_TYPE)
@@ -425,8 +427,13 @@ class _Stopper:
 
     def _listen(self, source: Any, sources: list[Any]) -> None:
         if source is self._terminal and self._terminal is not None:
-            key = os.read(self._terminal, 1).decode(errors="replace")
-            if not key:
+            try:
+                key = os.read(self._terminal, 1).decode(errors="replace")
+            except BlockingIOError:
+                return
+            except OSError:
+                key = ""
+            if not key:  # it is gone; the other buttons remain
                 sources.remove(source)
             elif key in STOP_KEYS:
                 self._press("the stop key was pressed")

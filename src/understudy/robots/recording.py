@@ -191,7 +191,8 @@ class _Session:
             self._tell("nothing was saved since this recording began")
             return
         row = self.saved.pop()
-        self._tell(self._dataset.undo())
+        self._dataset.drop(row.id)  # not undo(): an episode in which the robot was stopped may have come after it
+        self._tell(f"took back episode {row.id}")
         yield Take(Outcome.UNDONE, row)
 
     def _verdict(self) -> int:
