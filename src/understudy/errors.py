@@ -22,6 +22,9 @@ else is a bug and keeps its traceback.
 """
 
 import math
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, fields
+from typing import Any
 
 
 class UnderstudyError(Exception):
@@ -41,6 +44,38 @@ def require_within(name: str, value: float | None, low: float, high: float = mat
     if value is not None and not low <= value <= high:
         accepted = f"{low:.15g} or more" if high == math.inf else f"{low:.15g} to {high:.15g}"
         raise ConfigError(f"{name} is {value}; accepted: {accepted}")
+
+
+def require_options(what: str, kind: type[Any], options: Mapping[str, Any], empty: Collection[str] = ()) -> None:
+    """Refuses an option that the dataclass `kind` has not, or a value of another type than its default.
+
+    Args:
+        what: has the options, in words.
+        kind: a dataclass; fields without a default are no options.
+        options: what was given.
+        empty: names of options that may be None though their default is not.
+
+    Raises:
+        ConfigError: an option is not known, or its value is of the wrong type.
+    """
+    known = {item.name: item.default for item in fields(kind) if item.init and item.default is not MISSING}
+    for option, value in options.items():
+        if option not in known:
+            raise ConfigError(f"{what} has no option {option}; it has {', '.join(known)}")
+        default = known[option]
+        if value is None and (default is None or option in empty):
+            continue
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if isinstance(default, bool):
+            fits, called = isinstance(value, bool), "true or false"
+        elif isinstance(default, str):
+            fits, called = isinstance(value, str), "text"
+        elif isinstance(default, int):
+            fits, called = number and isinstance(value, int), "a whole number"
+        else:
+            fits, called = number, "a number"
+        if not fits:
+            raise ConfigError(f"{option} is {value!r}; accepted: {called}")
 
 
 class SpecMismatch(UnderstudyError, ValueError):

@@ -101,6 +101,21 @@ def test_mistakes_are_one_line(policy, words, message, capsys, tmp_path, monkeyp
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--robot", "sim", "--env", "understudy/PickPlace-v0"], "give one of the two"),
+        (["--robot", "sim", "--env-arg", "reward=shaped"], "give one of the two"),
+        (["--env", "understudy/PickPlace-v0", "--limits", "limits.json"], "name it with --robot NAME"),
+        (["--env", "understudy/PickPlace-v0", "--robot-arg", "noise=0.1"], "name it with --robot NAME"),
+        (["--env", "understudy/PickPlace-v0", "--dry-run"], "name it with --robot NAME"),
+    ],
+)
+def test_replay_ignores_no_option_of_the_other_place(words, message, tmp_path, capsys):
+    assert run("replay", tmp_path, *words) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_replay_wants_a_world_or_a_robot(tmp_path, capsys):
     assert run("replay", tmp_path) == 2
     assert "--env ID for a world, --robot NAME for a robot" in capsys.readouterr().err

@@ -223,10 +223,18 @@ def test_limits_that_cannot_be_are_refused(tmp_path, content, message):
     ("name", "arguments", "message"),
     [
         ("toaster", {}, "accepted: fake, sim, lerobot:TYPE, or module:Class"),
-        ("fake", {"legs": 2}, "refuses its arguments"),
+        ("fake", {"legs": 2}, "has no option legs; it has mode, axes, control_hz"),
         ("fake", {"axes": 0}, "axes is 0"),
+        ("fake", {"axes": 2.5}, "axes is 2.5; accepted: a whole number"),
+        ("fake", {"mode": "nowhere"}, "mode is 'nowhere'; accepted: position, velocity"),
+        ("fake", {"control_hz": "fast"}, "control_hz is 'fast'; accepted: a number"),
+        ("fake", {"control_hz": 0}, "accepted: above 0"),
+        ("fake", {"homes": 1}, "homes is 1; accepted: true or false"),
+        ("sim", {"latency": 0.1}, "has no option latency; it has latency_s"),
+        ("sim", {"latency_s": "long"}, "latency_s is 'long'; accepted: a number"),
         ("no_such_module:Arm", {}, "cannot be imported"),
         ("json:loads", {"s": "1"}, "is no robot: it lacks connect"),
+        ("json:loads", {"s": "{"}, "could not be made .JSONDecodeError: "),
     ],
 )
 def test_a_robot_that_does_not_exist_is_refused(name, arguments, message):

@@ -228,6 +228,12 @@ def replay(
         dry_run: on a robot, everything but the wire.
     """
     require_within("episodes", episodes, 1)
+    if robot is not None and (env is not None or env_arguments):
+        raise ConfigError(
+            "the actions are run on a robot (--robot) or in a world (--env, --env-arg); give one of the two"
+        )
+    if robot is None and (robot_arguments or limits or dry_run):
+        raise ConfigError("--robot-arg, --limits and --dry-run are about a robot; name it with --robot NAME")
     if robot is not None:
         require_outputs(json_out)
         told = replay_on(data, robot, robot_arguments, limits, episodes=episodes, ramp_s=ramp_s, dry_run=dry_run)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from understudy.dataset import Dataset
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, require_options
 from understudy.onpolicy.demos import TERMS, Term
 from understudy.onpolicy.starts import DemoStarts
 from understudy.onpolicy.updates import UPDATES, Update
 from understudy.policies import Ensemble, FeedForward, Policy
 from understudy.presets import Preset
 from understudy.trainer import TrainLog, train
+
+_MAY_BE_NULL = ("kl_limit", "lead")  # though they have a default
 
 
 def update_for(name: str, options: Mapping[str, Any] | None = None) -> Update:
@@ -29,7 +30,7 @@ def update_for(name: str, options: Mapping[str, Any] | None = None) -> Update:
     """
     if name not in UPDATES:
         raise ConfigError(f"no update is called {name!r}; accepted: {', '.join(UPDATES)}")
-    _require_options(f"the update {name}", UPDATES[name], options or {})
+    require_options(f"the update {name}", UPDATES[name], options or {}, empty=_MAY_BE_NULL)
     return UPDATES[name](**(options or {}))
 
 
@@ -46,7 +47,7 @@ def term_for(name: str, demos: Dataset, options: Mapping[str, Any] | None = None
     """
     if name not in TERMS:
         raise ConfigError(f"no demonstration term is called {name!r}; accepted: {', '.join(TERMS)}")
-    _require_options(f"the term {name}", TERMS[name], options or {})
+    require_options(f"the term {name}", TERMS[name], options or {}, empty=_MAY_BE_NULL)
     return TERMS[name](demos, **(options or {}))
 
 
@@ -56,7 +57,7 @@ def starts_for(demos: Dataset, options: Mapping[str, Any]) -> DemoStarts:
     Raises:
         ConfigError: there is no such option, or a value is out of range.
     """
-    _require_options("a start inside demonstrations", DemoStarts, options)
+    require_options("a start inside demonstrations", DemoStarts, options, empty=_MAY_BE_NULL)
     return DemoStarts(demos, **options)
 
 
@@ -90,20 +91,3 @@ def clone_for(
         shape = Ensemble.of(shape, preset.members, seed=seed)
     recipe = preset.clone_recipe(demos.steps, seed)
     return train(shape, demos, recipe, run=run, resume=resume, on_log=on_log, notes=notes)
-
-
-def _require_options(what: str, kind: type, options: Mapping[str, Any]) -> None:
-    """Refuses an option that `kind` has not, or a value of another type than its default."""
-    known = {item.name: item.default for item in fields(kind) if item.init and item.name != "demos"}
-    for option, value in options.items():
-        if option not in known:
-            raise ConfigError(f"{what} has no option {option}; it has {', '.join(known)}")
-        default = known[option]
-        text = isinstance(default, str)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        whole = type(default) is int
-        if value is None and (default is None or option in ("kl_limit", "lead")):
-            continue
-        if text != isinstance(value, str) or (not text and not number) or (whole and not isinstance(value, int)):
-            called = "text" if text else "a whole number" if whole else "a number"
-            raise ConfigError(f"{option} is {value!r}; accepted: {called}")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.errors import require_within
+from understudy.errors import ConfigError, require_within
 from understudy.robots.faults import FaultScripts
 from understudy.robots.machine import Body, Faults, Machine, MachineRobot, State
 from understudy.robots.monitor import Bounds, Monitor
@@ -47,6 +47,8 @@ class FakeConfig:
     homes: bool = True
 
     def __post_init__(self) -> None:
+        if self.mode not in list(Mode):
+            raise ConfigError(f"mode is {self.mode!r}; accepted: {', '.join(Mode)}")
         require_within("axes", self.axes, 1, _MOST_AXES)
         for name in ("reach", "velocity", "acceleration"):
             require_within(name, getattr(self, name), 1e-6, 1e6)
@@ -77,8 +79,9 @@ class FakeRobot(MachineRobot):
     """
 
     def __init__(self, config: FakeConfig = FakeConfig()) -> None:
+        spec = config.spec()  # before a process is started for what cannot be
         machine = Machine(partial(build, config))
-        super().__init__(config.spec(), machine.address, machine)
+        super().__init__(spec, machine.address, machine)
 
     def forward(self, position: list[float]) -> tuple[float, float, float]:
         """The hand (x, y, z) in metres: links of 0.1 m in the plane z = 0, each turned against the one before."""

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, UnderstudyError, require_options
 from understudy.robots.fake import FakeConfig, FakeRobot
 from understudy.robots.protocol import Robot, RobotSpec
 
@@ -30,10 +30,12 @@ def robot_for(name: str, arguments: Mapping[str, Any] | None = None) -> Robot:
     module, colon, rest = name.partition(":")
     try:
         if name == "fake":
+            require_options("the robot fake", FakeConfig, given)
             return FakeRobot(FakeConfig(**given))
         if name == "sim":
             from understudy.robots.sim import SimConfig, SimRobot
 
+            require_options("the robot sim", SimConfig, given)
             return SimRobot(SimConfig(**given))
         if module == "lerobot" and rest:
             driver = importlib.import_module("understudy.robots.lerobot")
@@ -54,7 +56,12 @@ def _users_own(name: str, module: str, rest: str, given: dict[str, Any]) -> Robo
             f"the robot {name} cannot be imported ({type(error).__name__}: {error}); the module lies in the current "
             "folder or in one of PYTHONPATH, or is installed"
         ) from error
-    robot: Robot = kind(**given)
+    try:
+        robot: Robot = kind(**given)
+    except (TypeError, UnderstudyError):
+        raise
+    except Exception as error:  # the same
+        raise ConfigError(f"the robot {name} could not be made ({type(error).__name__}: {error})") from error
     missing = [method for method in _METHODS if not callable(getattr(robot, method, None))]
     if missing or not isinstance(getattr(robot, "spec", None), RobotSpec):
         raise ConfigError(f"{name} is no robot: it lacks {', '.join(missing) or 'a spec of type RobotSpec'}")
