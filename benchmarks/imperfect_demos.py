@@ -105,7 +105,7 @@ class ImperfectExpert:
 
 
 IMPERFECTIONS = {
-    "hammer": Imperfection(2.0, 4.0, 1.0, 0.6, 0.25, 0.2),
+    "hammer": Imperfection(2.0, 4.0, 1.0, 0.6, 0.25, 0.5),
     "relocate": Imperfection(0.7, 1.5, 1.0, 0.6, 0.1, 0.2),
 }
 
