@@ -119,7 +119,7 @@ ROUNDS = ["--rounds", "1", "--episodes", "2", "--max-steps", "60", "--progress-s
 def dagger(out, *more):
     """The exit code of a small run. Its report has no films: those of evaluations are tested above."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("understudy.cli.film_evaluation", lambda *_: None)
+        patch.setattr("understudy.cli.measuring.film_evaluation", lambda *_: None)
         return main(["dagger", *PICK, "--out", str(out), "--workers", "1", *ROUNDS, *SMALL, *more])
 
 
@@ -171,7 +171,7 @@ def test_the_report_of_a_dagger_run_prints_the_command_that_was_typed(corrected,
     (printed,) = re.findall(r"understudy (dagger [^<\n]*)", unescape((corrected / "report.html").read_text()))
     # A resumed run refuses any option that differs from those it was begun with.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("understudy.cli.film_evaluation", lambda *_: None)
+        patch.setattr("understudy.cli.measuring.film_evaluation", lambda *_: None)
         assert main([*shlex.split(printed), "--starts", "1", "--workers", "1", "--resume"]) == 0
 
 

@@ -172,7 +172,7 @@ def test_a_file_that_may_not_be_read_is_a_mistake(story, said, monkeypatch):
     def forbidden(*arguments, **options):
         raise PermissionError(errno.EACCES, "Permission denied", "run/policy/policy.json")
 
-    monkeypatch.setattr("understudy.cli.us.load_predictor", forbidden)
+    monkeypatch.setattr("understudy.load_predictor", forbidden)
     assert said("evaluate", "run", *LINE) == (
         2,
         "understudy: run/policy/policy.json: Permission denied; get the permission for it, or name another place\n",
@@ -192,8 +192,8 @@ def test_an_evaluation_asks_for_its_place_before_it_measures(story, said, monkey
     def read_only(path):
         raise StorageError(f"writing {path} failed: Read-only file system; get the permission for it")
 
-    monkeypatch.setattr("understudy.cli.prove_writable", read_only)
-    monkeypatch.setattr("understudy.cli.us.evaluate", lambda *a, **o: pytest.fail("it was measured for nothing"))
+    monkeypatch.setattr("understudy.cli.measuring.prove_writable", read_only)
+    monkeypatch.setattr("understudy.evaluate", lambda *a, **o: pytest.fail("it was measured for nothing"))
     code, line = said("evaluate", "run", *LINE)
     assert code == 2
     assert "Read-only file system" in line
@@ -202,8 +202,8 @@ def test_an_evaluation_asks_for_its_place_before_it_measures(story, said, monkey
 @pytest.mark.parametrize(
     ("words", "interrupted", "reason"),
     [
-        (f"evaluate run {' '.join(LINE)}", "understudy.cli.us.evaluate", "what was not finished is not kept"),
-        ("train bc --data data --out RUN", "understudy.cli.us.train", "with --resume goes on"),
+        (f"evaluate run {' '.join(LINE)}", "understudy.evaluate", "what was not finished is not kept"),
+        ("train bc --data data --out RUN", "understudy.train", "with --resume goes on"),
         ("demo --out DEMO", "understudy.demo.tell", "the same command goes on"),
     ],
 )
@@ -297,7 +297,7 @@ def test_a_warning_is_one_line(story, said, monkeypatch):
         warnings.warn("\x1b[33mWARN: the reward is odd\x1b[0m", UserWarning, stacklevel=1)
         return None, []
 
-    monkeypatch.setattr("understudy.cli.us.write_run_report", warn)
+    monkeypatch.setattr("understudy.write_run_report", warn)
     assert said("report", "run") == (0, "understudy: the reward is odd\n")
 
 

@@ -15,7 +15,7 @@ SOURCE = Path(understudy.__file__).parent
 LAYERS = (
     ("cli",),
     ("demo",),
-    ("report", "interactive"),
+    ("report", "interactive", "onpolicy"),
     ("trainer",),
     ("checkpoint",),
     ("windows",),
@@ -28,6 +28,7 @@ LAYERS = (
     ("rollout",),
     ("sim.experts",),
     ("execution",),
+    ("presets",),
     ("inference", "recipe", "runs"),
     ("policy_file",),
     ("statistics",),
@@ -39,7 +40,7 @@ LAYERS = (
     ("agent", "spec"),
     ("errors",),
 )
-NEEDS_TORCH = {"interactive", "trainer", "checkpoint", "windows", "policies", "normalize"}
+NEEDS_TORCH = {"interactive", "onpolicy", "trainer", "checkpoint", "windows", "policies", "normalize"}
 
 
 def layer_of(module: str) -> str:
@@ -113,7 +114,9 @@ def test_a_policy_executes_without_torch_matplotlib_and_mujoco():
 def test_the_public_face_is_what_it_says():
     code = "import understudy as us; [getattr(us, name) for name in us.__all__]; print(*us.__all__)"
     names = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
-    assert names == sorted(names, key=lambda name: (not name[0].isupper(), name)), "keep the list in order"
+    assert names == sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name)), (
+        "keep the list in order"
+    )
     public = {name for name in vars(understudy) if not name.startswith("_")} - {"annotations"}
     modules = {path.stem for path in SOURCE.iterdir()} | {"TYPE_CHECKING", "Any", "import_module"}
     assert public - modules <= set(names), "a public name that __all__ does not list"

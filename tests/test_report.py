@@ -514,7 +514,7 @@ def test_the_commands_of_a_report_repeat_its_run(tmp_path: Path, monkeypatch: py
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "film_evaluation", lambda *_: "not here")
+    monkeypatch.setattr("understudy.cli.measuring.film_evaluation", lambda *_: "not here")
     assert cli.main(["record", "--env", "understudy/PickPlace-v0", "--out", "data", "--episodes", "3"]) == 0
     small = "--members 2 --hidden 16 --steps 20 --batch-size 8 --measure-every 20 --horizon 4 --no-clip-targets"
     assert cli.main(["train", "bc", "--data", "data", "--out", "run", *small.split()]) == 0

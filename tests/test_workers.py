@@ -131,3 +131,93 @@ def test_whoever_takes_the_results_may_take_their_time():
             if len(taken) in (1, 5):
                 time.sleep(1.2)
     assert len(taken) == 12
+
+
+# ---- workers that are replaced ----
+
+
+class Once(Fault):
+    """Breaks at the job `at` as long as there is no mark, which it leaves."""
+
+    def __init__(self, kind, mark, at=2):
+        super().__init__(kind, at)
+        self.mark = mark
+
+    def __call__(self, job, beat):
+        if job == self.at and os.path.exists(self.mark):
+            return job * job
+        if job == self.at:
+            open(self.mark, "w").close()
+        return super().__call__(job, beat)
+
+
+@pytest.mark.parametrize("kind", ["kill", "exit", "stop", "stop in the middle of a message"])
+def test_a_broken_worker_is_replaced_and_nothing_is_lost(kind, tmp_path):
+    told = []
+    with Pool(Once(kind, str(tmp_path / "mark")), 2, patience_s=1.0, on_broken=told.append) as pool:
+        before = pool.pids
+        assert list(pool.map(range(8))) == [job * job for job in range(8)]
+        assert len(told) == 1
+        assert "died" in str(told[0]) or "hung" in str(told[0])
+        assert str(told[0]).startswith("worker ")
+        after = pool.pids
+        assert len(set(before) & set(after)) == 1
+        assert list(pool.map([9])) == [81]
+        gone = set(before) - set(after)
+    assert not any(map(is_running, [*gone, *after]))
+
+
+def test_a_job_that_breaks_every_worker_is_named_in_the_end():
+    told = []
+    with (
+        Pool(Fault("kill"), 2, on_broken=told.append) as pool,
+        pytest.raises(WorkerError, match=r"\(pid \d+, 2\) died with exit code -9"),
+    ):
+        list(pool.map(range(6)))
+    assert len(told) == 2, "the third one is raised"
+
+
+def test_a_worker_that_dies_while_nobody_listens_is_replaced():
+    told = []
+    with Pool(Fault(), 2, on_broken=told.append) as pool:
+        list(pool.map(range(4)))
+        os.kill(pool.pids[0], signal.SIGKILL)
+        assert list(pool.map(range(6))) == [0, 1, 4, 9, 16, 25]
+    assert len(told) == 1
+
+
+def test_an_error_of_the_job_itself_replaces_nobody():
+    told = []
+    with Pool(Fault("raise"), 2, on_broken=told.append) as pool, pytest.raises(WorkerError, match="ZeroDivisionError"):
+        list(pool.map(range(6)))
+    assert not told
+
+
+def test_a_worker_that_cannot_build_is_not_replaced():
+    told = []
+    with (
+        Pool(Fault("exit", at="build"), 2, on_broken=told.append) as pool,
+        pytest.raises(WorkerError, match="building its world"),
+    ):
+        list(pool.map(range(3)))
+    assert not told
+
+
+class Multiplies(Fault):
+    """Answers its job times what it was told last, with a thousand numbers that it was told beside it."""
+
+    def hear(self, news):
+        self.factor, self.many = news
+
+    def __call__(self, job, beat):
+        return super().__call__(job, beat) * 0 + job * self.factor * len(self.many)
+
+
+def test_every_worker_hears_the_news_before_the_jobs_that_follow(tmp_path):
+    """Also one that takes another's place, and whatever the size of the news."""
+    with Pool(Multiplies(), 2, on_broken=lambda error: None) as pool:
+        for factor in (1, 2, 3):
+            pool.tell((factor, [factor] * 100_000))
+            if factor == 3:
+                os.kill(pool.pids[1], signal.SIGKILL)
+            assert list(pool.map(range(5))) == [job * factor * 100_000 for job in range(5)]

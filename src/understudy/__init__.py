@@ -18,7 +18,8 @@ from understudy.execution import PolicyAgent
 from understudy.inference import FeedForwardConfig, load_predictor
 from understudy.observers import Video
 from understudy.playback import Drift, Show, film, replay, show_live
-from understudy.recipe import DAggerConfig, TrainConfig
+from understudy.presets import PRESETS, Preset
+from understudy.recipe import DAggerConfig, FinetuneConfig, TrainConfig
 from understudy.report import write_run_report
 from understudy.rollout import Observer, Step, rollout, rollouts
 from understudy.spec import Channel, Spec, spec_of
@@ -41,6 +42,19 @@ if TYPE_CHECKING:
         gate_for,
         rehearse,
     )
+    from understudy.onpolicy import (
+        NPG,
+        PPO,
+        DemoStarts,
+        DemoTerm,
+        DistanceTerm,
+        FinetuneLog,
+        clone_for,
+        finetune,
+        starts_for,
+        term_for,
+        update_for,
+    )
     from understudy.policies import Ensemble, FeedForward, Policy
     from understudy.trainer import TrainLog, train
 
@@ -58,6 +72,17 @@ _WITH_TORCH = {
     "dagger": "understudy.interactive",
     "gate_for": "understudy.interactive",
     "rehearse": "understudy.interactive",
+    "NPG": "understudy.onpolicy",
+    "PPO": "understudy.onpolicy",
+    "DemoStarts": "understudy.onpolicy",
+    "DemoTerm": "understudy.onpolicy",
+    "DistanceTerm": "understudy.onpolicy",
+    "FinetuneLog": "understudy.onpolicy",
+    "clone_for": "understudy.onpolicy",
+    "finetune": "understudy.onpolicy",
+    "starts_for": "understudy.onpolicy",
+    "term_for": "understudy.onpolicy",
+    "update_for": "understudy.onpolicy",
     "load": "understudy.checkpoint",
     "save": "understudy.checkpoint",
     "Ensemble": "understudy.policies",
@@ -70,6 +95,9 @@ _WITH_TORCH = {
 __version__ = "0.1.0"
 
 __all__ = [
+    "NPG",
+    "PPO",
+    "PRESETS",
     "Advice",
     "Agent",
     "Channel",
@@ -78,7 +106,10 @@ __all__ = [
     "DAggerConfig",
     "DAggerGate",
     "Dataset",
+    "DemoStarts",
+    "DemoTerm",
     "Demonstrator",
+    "DistanceTerm",
     "Drift",
     "Driver",
     "Ensemble",
@@ -88,6 +119,8 @@ __all__ = [
     "Expert",
     "FeedForward",
     "FeedForwardConfig",
+    "FinetuneConfig",
+    "FinetuneLog",
     "Gate",
     "GatedAgent",
     "HGGate",
@@ -96,6 +129,7 @@ __all__ = [
     "Observer",
     "Policy",
     "PolicyAgent",
+    "Preset",
     "Replay",
     "Round",
     "SafeGate",
@@ -111,12 +145,14 @@ __all__ = [
     "UnderstudyError",
     "Video",
     "advise",
+    "clone_for",
     "compare",
     "dagger",
     "diagnose",
     "episodes_needed",
     "evaluate",
     "film",
+    "finetune",
     "gate_for",
     "import_dataset",
     "load",
@@ -131,7 +167,10 @@ __all__ = [
     "show_live",
     "sim",
     "spec_of",
+    "starts_for",
+    "term_for",
     "train",
+    "update_for",
     "wilson_interval",
     "write_run_report",
 ]

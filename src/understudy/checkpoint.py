@@ -46,7 +46,7 @@ def load(path: Path | str) -> Policy:
         assign=True,
     )
     policy.fit_scaling(*file.statistics)
-    policy.data_fingerprint, policy.notes = file.data_fingerprint, file.notes
+    policy.data_fingerprint, policy.notes, policy.acts = file.data_fingerprint, file.notes, file.acts
     return policy.eval()
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from understudy.agent import Command
 from understudy.errors import ConfigError
-from understudy.inference import Predictor
+from understudy.inference import FeedForwardPredictor, Predictor
 
 
 class PolicyAgent:
@@ -19,7 +19,8 @@ class PolicyAgent:
     executed, then it is asked again. With `ensemble_decay` it is asked at every step instead, and the action is the
     average of what all open chunks say about this step, chunk i (0 the oldest) with weight exp(-ensemble_decay * i)
     (temporal ensembling; Zhao et al. 2023, ACT, section IV-B). Before an episode has `history` observations, the
-    first one stands in for those that are missing.
+    first one stands in for those that are missing. A policy that acts by sampling (it has a `deviation`) gets noise
+    drawn from the seed of the episode, as it had when it was judged the better one.
 
     Args:
         policy: anything with `predict`, `history` and `horizon`.
@@ -43,10 +44,14 @@ class PolicyAgent:
         self._history: deque[NDArray[np.float32]] = deque(maxlen=policy.history)
         self._chunks: deque[NDArray[np.float32]] = deque(maxlen=policy.horizon)
         self._plan: deque[NDArray[np.float32]] = deque()
+        deviation = getattr(policy, "deviation", None)
+        self._noise = None if deviation is None else ActionNoise(deviation)
 
     def reset(self, seed: int) -> None:
         self._history.clear()
         self.replan()
+        if self._noise is not None:
+            self._noise.reset(seed)
 
     def replan(self) -> None:
         """Forgets the open chunks, as after a takeover, when the world is no longer where they left it."""
@@ -84,7 +89,17 @@ class PolicyAgent:
         return members[:, 0]  # (members, H, A) -> (members, A)
 
     def _predict(self) -> NDArray[np.float32]:
-        return self._policy.predict(self._seen())  # (H, A)
+        if self._noise is None:
+            return self._policy.predict(self._seen())  # (H, A)
+        spec, noise = self._policy.spec, self._noise.draw().reshape(self._policy.horizon, -1)
+        limited: NDArray[np.float32] = np.minimum(np.maximum(self._mean() + noise, spec.action_low), spec.action_high)
+        return limited
+
+    def _mean(self) -> NDArray[np.float32]:
+        """The mean of the policy's distribution, (H, A), not yet limited: noise is added before limits, as learnt."""
+        predictions: NDArray[np.float32] = self._policy.predictions(self._seen())  # type: ignore[attr-defined]
+        mean: NDArray[np.float32] = predictions[0] if len(predictions) == 1 else predictions.mean(0)
+        return mean
 
     def _seen(self) -> NDArray[np.float32]:
         return self._history[0][None] if len(self._history) == 1 else np.stack(self._history)  # (history, D)
@@ -96,3 +111,59 @@ class PolicyAgent:
         said = np.stack([chunk[age] for chunk, age in zip(self._chunks, ages, strict=True)])
         weights = np.exp(-decay * np.arange(len(said), dtype=np.float32))
         return np.asarray(weights @ said / weights.sum(), np.float32)
+
+
+class ActionNoise:
+    """Gaussian noise, a function of the seed of the episode alone.
+
+    With a correlation r the noise n of step t is r n(t - 1) + sqrt(1 - r^2) e, e drawn anew: each n still has the
+    deviation that is asked for, and a direction lasts for about 1 / (1 - r) steps.
+
+    Args:
+        deviation: (A,) in the unit of the actions.
+        seed: mixed with the seed of each episode.
+        correlation: r, in [0, 1).
+
+    Raises:
+        ConfigError: `correlation` is out of range.
+    """
+
+    def __init__(self, deviation: NDArray[np.float32], *, seed: tuple[int, ...] = (), correlation: float = 0.0) -> None:
+        if not 0 <= correlation < 1:
+            raise ConfigError(f"correlation is {correlation}; accepted: 0 or more and below 1")
+        self._deviation, self._seed = np.asarray(deviation, np.float32), seed
+        self._kept, self._fresh = np.float32(correlation), np.float32((1 - correlation**2) ** 0.5)
+        self.reset(0)
+
+    def reset(self, seed: int) -> None:
+        self._random = np.random.Generator(np.random.PCG64([*self._seed, seed]))
+        self._last: NDArray[np.float32] | None = None
+
+    def draw(self) -> NDArray[np.float32]:
+        """The noise of the next step, (A,)."""
+        drawn = self._random.standard_normal(len(self._deviation), np.float32)
+        if self._kept and self._last is not None:
+            drawn = self._kept * self._last + self._fresh * drawn
+        self._last = drawn
+        return drawn * self._deviation
+
+
+class Explorer(PolicyAgent):
+    """Samples from a Gaussian around a policy, to learn from what comes of it.
+
+    What it asks for is not limited, so that its likelihood is that of the Gaussian; the world limits what it executes.
+
+    Args:
+        policy: its first action at each step is the mean.
+        noise: what is added.
+    """
+
+    def __init__(self, policy: FeedForwardPredictor, noise: ActionNoise) -> None:
+        super().__init__(policy)
+        self._noise = noise
+
+    def act(self, observation: NDArray[np.float32]) -> Command:
+        """The command for an observation (D,)."""
+        assert self._noise is not None
+        self.observe(observation)
+        return Command(self._mean()[0] + self._noise.draw())

@@ -27,6 +27,7 @@ MOST_MEMBERS = 100
 _WIDEST, _DEEPEST = 65_536, 100
 _LONGEST = 1000  # a batch of windows of this length still fits into memory
 _SMALLEST_LIMIT, _LARGEST_LIMIT = 1e-3, 1e6
+SMALLEST_LOG_DEVIATION = -5.0  # of a Gaussian head, in deviations of the training actions
 
 
 class Predictor(Protocol):
@@ -65,6 +66,7 @@ class FeedForwardConfig:
         horizon: H, actions it predicts at once (action chunking).
         input_limit: scaled observations are cut to +- this many deviations, so that a sensor far outside of its
             training range cannot drown the others.
+        skip: a linear map leads past the hidden layers, from the scaled observations to the last layer's numbers.
 
     Raises:
         ConfigError: a value is out of range.
@@ -76,6 +78,7 @@ class FeedForwardConfig:
     history: int = 1
     horizon: int = 1
     input_limit: float = 5.0
+    skip: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.hidden) <= _DEEPEST or not all(
@@ -92,10 +95,13 @@ class FeedForwardConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; accepted: whole numbers")
             require_within(name, getattr(self, name), 1, _LONGEST)
         require_within("input_limit", self.input_limit, _SMALLEST_LIMIT, _LARGEST_LIMIT)
+        if type(self.skip) is not bool:
+            raise ConfigError(f"skip is {self.skip!r}; accepted: true, false")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {**asdict(self), "hidden": list(self.hidden)}
+        """Plain JSON values; `skip` only where there is one, since releases before it read everything else."""
+        value = {**asdict(self), "hidden": list(self.hidden)}
+        return value if self.skip else {name: item for name, item in value.items() if name != "skip"}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> FeedForwardConfig:
@@ -113,7 +119,8 @@ class FeedForwardConfig:
 class FeedForwardPredictor:
     """A multilayer perceptron, or an ensemble of them whose answers are averaged, as numpy arrays.
 
-    The members' layers are stacked, so that an ensemble costs one batched product a layer.
+    The members' layers are stacked, so that an ensemble costs one batched product a layer. Where the policy acts by
+    sampling, `deviation` (H * A,) is that of its Gaussian in physical units; otherwise it is None.
 
     Args:
         file: what the policy is.
@@ -150,6 +157,16 @@ class FeedForwardPredictor:
             else:
                 layers.append((weights, biases[:, :, None]))  # (members, out, in), (members, out, 1)
         *self._hidden, self._last = layers
+        self._skip: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+        if config.skip:
+            past = [require_array(member, "skip.weight", (sizes[-1], sizes[0])) * scale[:, None] for member in members]
+            shift = [require_array(member, "skip.bias", (sizes[-1],)) * scale for member in members]
+            self._skip = (past[0], shift[0]) if len(members) == 1 else (np.stack(past), np.stack(shift)[:, :, None])
+        self.deviation: NDArray[np.float32] | None = None
+        if file.acts == "sampled":
+            # All members carry the one deviation of the ensemble.
+            log_deviation = require_array(members[0], "head.log_deviation", scale.shape)
+            self.deviation = np.exp(np.maximum(log_deviation, np.float32(SMALLEST_LOG_DEVIATION))) * scale
         # One vector for one network is far cheaper than a batch of one: this runs at every control step.
         self._multiply = np.dot if len(members) == 1 else np.matmul
         self._shape = (-1,) if len(members) == 1 else (1, -1, 1)
@@ -173,7 +190,7 @@ class FeedForwardPredictor:
     def _forward(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
         """What leaves the last layer, in physical units: (H * A,), or (members, H * A, 1)."""
         scaled = (np.asarray(observations, np.float32) - self._center) * self._inverse_scale
-        values = np.minimum(np.maximum(scaled, -self._limit), self._limit).reshape(self._shape)
+        seen = values = np.minimum(np.maximum(scaled, -self._limit), self._limit).reshape(self._shape)
         for weights, biases in self._hidden:
             values = self._multiply(weights, values)
             values += biases
@@ -181,6 +198,9 @@ class FeedForwardPredictor:
         weights, biases = self._last
         values = self._multiply(weights, values)
         values += biases
+        if self._skip is not None:
+            weights, biases = self._skip
+            values += self._multiply(weights, seen) + biases
         result: NDArray[np.float32] = values
         return result
 

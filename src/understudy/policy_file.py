@@ -20,6 +20,7 @@ from understudy.spec import Spec
 from understudy.statistics import ChannelStatistics
 
 FORMAT, VERSION = "understudy-policy", 1
+ACTS = ("mean", "sampled")
 _MAXIMUM_JSON_BYTES = 16 * 2**20
 _MAXIMUM_WEIGHT_BYTES = 8 * 2**30
 
@@ -37,6 +38,7 @@ class PolicyFile:
         statistics: of the observations and of the target actions it was trained on.
         data_fingerprint: of the dataset it was trained on; empty where unknown.
         notes: how it was made, for people; nothing reads it.
+        acts: what is executed, the `mean` of its distribution or an action `sampled` from it.
     """
 
     kind: str
@@ -47,6 +49,7 @@ class PolicyFile:
     statistics: tuple[ChannelStatistics, ChannelStatistics]
     data_fingerprint: str = ""
     notes: str = ""
+    acts: str = "mean"
 
 
 def write_policy(folder: Path | str, file: PolicyFile, arrays: Mapping[str, NDArray[np.float32]]) -> Path:
@@ -72,11 +75,21 @@ def write_policy(folder: Path | str, file: PolicyFile, arrays: Mapping[str, NDAr
         "statistics": {"observations": observations.to_json(), "actions": actions.to_json()},
         "data_fingerprint": file.data_fingerprint,
         "notes": file.notes,
+        # Only where it says something: releases before it cannot sample, and read everything else.
+        **({"acts": file.acts} if file.acts != "mean" else {}),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
     text = json.dumps(document, indent=1, allow_nan=False).encode()
     write_folder(folder, {"policy.json": text, "weights.safetensors": weights})
     return folder
+
+
+def weights_fingerprint(arrays: Mapping[str, NDArray[np.float32]]) -> str:
+    """Sha256 over the weights of a policy, by name."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(name.encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 def policy_folder(path: Path | str) -> Path:
@@ -166,6 +179,9 @@ def _parse(document: dict[str, Any], folder: Path) -> PolicyFile:
         )
     except DataError as error:
         raise PolicyError(f"{folder / 'policy.json'}: {error}") from error
+    acts = document.get("acts", "mean")
+    if acts not in ACTS:
+        raise PolicyError(f"{folder / 'policy.json'}: acts must be {' or '.join(ACTS)}")
     architecture = document.get("architecture")
     if not isinstance(architecture, dict):
         raise PolicyError(f"{folder / 'policy.json'}: architecture must be an object")
@@ -178,6 +194,7 @@ def _parse(document: dict[str, Any], folder: Path) -> PolicyFile:
         statistics=both,
         data_fingerprint=text("data_fingerprint"),
         notes=text("notes"),
+        acts=acts,
     )
 
 

@@ -9,6 +9,7 @@ from understudy.errors import ConfigError, require_within
 
 LARGEST_SEED = 2**32 - 1  # members of an ensemble draw from multiples of it, and generators take 64 bits
 MOST_THREADS = 1024
+DEVIATIONS = ("spread", "residual", "own", "range")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,89 @@ class DAggerConfig:
         _require(self.cap is None or 0 < self.cap < math.inf, self, "cap", "above 0, in half-ranges of the actions")
 
 
-def _require(holds: bool, config: TrainConfig | DAggerConfig, name: str, accepted: str) -> None:
+@dataclass(frozen=True, slots=True)
+class FinetuneConfig:
+    """How a policy goes on learning from a reward.
+
+    Args:
+        steps: of the world that may be spent before the final policy, all of them: training episodes, replays of
+            demonstrations for their states, and the episodes that judge.
+        episodes: in each batch.
+        max_steps: ends an episode earlier than the world does; needed for a world that names no limit.
+        gamma: discount of a step.
+        gae_lambda: of generalised advantage estimation.
+        tune: `all` weights of the policy; or its `residual`, a linear map of the scaled observation that is added to
+            what the policy does, beginning at 0, while the policy stays frozen.
+        deviation: the first deviation of the Gaussian: `spread`, that of the demonstrated actions; `residual`, what the
+            policy leaves unexplained of them; `own`, the one a Gaussian policy was trained with; `range`, half of the
+            range of each action.
+        deviation_factor: multiplies it.
+        least_deviation: that it never goes below, in half-ranges of the actions.
+        correlation: of the exploration from one step to the next, in [0, 1).
+        judge_episodes: by which each candidate is judged at the end: the best and the last policy, each as a
+            distribution and as its mean. 0 deploys the mean of the best without a trial.
+        best_window: batches whose mean success says which policy was the best.
+        value_hidden: sizes of the value network's hidden layers.
+        value_epochs: over each batch.
+        value_first_epochs: over the first batch, before its advantages are computed; 0 for none.
+        value_batch: steps in each update of the value network.
+        value_learning_rate: of Adam.
+        value_weight_decay: of Adam.
+        value_targets: `returns`, the discounted returns; or `gae`, advantage plus value.
+        value_clip: how far the value may move in a batch, in deviations of the returns, before its loss is clipped; off
+            where not given.
+        seed: of the starts, the noise and the order of the data.
+        threads: torch threads; 1 is the fastest for small networks.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    steps: int = 200_000
+    episodes: int = 20
+    max_steps: int | None = None
+    gamma: float = 0.995
+    gae_lambda: float = 0.97
+    tune: str = "all"
+    deviation: str = "spread"
+    deviation_factor: float = 1.0
+    least_deviation: float = 0.01
+    correlation: float = 0.0
+    judge_episodes: int = 10
+    best_window: int = 3
+    value_hidden: tuple[int, ...] = (128, 128)
+    value_epochs: int = 2
+    value_first_epochs: int = 20
+    value_batch: int = 64
+    value_learning_rate: float = 1e-3
+    value_weight_decay: float = 1e-3
+    value_targets: str = "returns"
+    value_clip: float | None = None
+    seed: int = 0
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "judge_episodes", "value_epochs", "value_first_epochs"):
+            require_within(name, getattr(self, name), 0)
+        for name in ("episodes", "max_steps", "best_window", "value_batch"):
+            require_within(name, getattr(self, name), 1)
+        require_within("seed", self.seed, 0, LARGEST_SEED)
+        require_within("threads", self.threads, 1, MOST_THREADS)
+        for name in ("gamma", "gae_lambda"):
+            require_within(name, getattr(self, name), 0, 1)
+        _require(0 <= self.correlation < 1, self, "correlation", "0 or more and below 1")
+        _require(self.tune in ("all", "residual"), self, "tune", "all or residual")
+        _require(self.deviation in DEVIATIONS, self, "deviation", ", ".join(DEVIATIONS))
+        _require(self.value_targets in ("returns", "gae"), self, "value_targets", "returns or gae")
+        for name in ("deviation_factor", "least_deviation", "value_learning_rate"):
+            _require(0 < getattr(self, name) < math.inf, self, name, "above 0")
+        _require(0 <= self.value_weight_decay < math.inf, self, "value_weight_decay", "0 or more")
+        _require(self.value_clip is None or 0 < self.value_clip < math.inf, self, "value_clip", "above 0")
+        sizes = self.value_hidden
+        _require(bool(sizes) and all(size >= 1 for size in sizes), self, "value_hidden", "one or more sizes above 0")
+
+
+def _require(holds: bool, config: TrainConfig | DAggerConfig | FinetuneConfig, name: str, accepted: str) -> None:
     if not holds:
         raise ConfigError(f"{name} is {getattr(config, name)!r}; accepted: {accepted}")
 

@@ -98,13 +98,16 @@ class Run:
 
 
 def _holds_nothing(path: Path) -> bool:
-    """Whether the folder is new or empty, or has only what a job leaves that failed before its first checkpoint."""
+    """Whether the folder is new or empty, or has only what a job leaves that failed before its first checkpoint.
+
+    A fine-tuning clones into `clone/` before it begins.
+    """
     if not path.exists():
         return True
     names = {item.name for item in path.iterdir() if not item.name.endswith(TEMPORARY_SUFFIX)}
     checkpoints = path / "checkpoints"
     return (
-        names <= {"config.json", "metrics.jsonl", "checkpoints"}
+        names <= {"config.json", "metrics.jsonl", "checkpoints", "clone"}
         and not read_metrics(path)
         and not (checkpoints.exists() and any(checkpoints.iterdir()))
     )

@@ -90,6 +90,18 @@ class Spec:
         if difference:
             raise SpecMismatch(f"{what} does not fit {against}: {difference}; use data and policies of one task")
 
+    def require_same_world(self, other: Spec, *, what: str) -> None:
+        """Raises SpecMismatch where `what`, of which this spec speaks, is of another world than `other`.
+
+        Worlds with equal channels may be different tasks (`FetchPush`, `FetchSlide`). Ids that nobody stated are not
+        compared.
+        """
+        if self.env_id and other.env_id and self.env_id != other.env_id:
+            raise SpecMismatch(
+                f"{what} is of {self.env_id}, not of {other.env_id}; use data and policies of one task (where both are "
+                "one, give the data the id of the world: Dataset.with_spec)"
+            )
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; limits that are infinite become null."""
         return {

@@ -29,24 +29,13 @@ class ChannelStatistics:
     def of(cls, blocks: Iterable[NDArray[Any]]) -> ChannelStatistics:
         """Statistics of all rows of `blocks`, each (rows, C), read once and one after the other.
 
-        Means and sums of squares are merged block by block in float64 (Chan, Golub, LeVeque 1983, the pairwise
-        update), which stays accurate where a plain sum of squares would cancel.
-
         Raises:
             DataError: there is not one row.
         """
-        rows, mean, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
+        running = RunningStatistics()
         for block in blocks:
-            if not len(block):
-                continue
-            center = block.mean(0, dtype=np.float64)
-            shift, total = center - mean, rows + len(block)
-            squares = squares + ((block - center) ** 2).sum(0) + shift**2 * (rows * len(block) / total)
-            mean = mean + shift * (len(block) / total)
-            low, high, rows = np.minimum(low, block.min(0)), np.maximum(high, block.max(0)), total
-        if not rows:
-            raise DataError("there is not one step to learn from")
-        return cls(*(np.asarray(column, np.float32) for column in (low, high, mean, np.sqrt(squares / rows))))
+            running.add(block)
+        return running.statistics()
 
     @property
     def scale(self) -> NDArray[np.float32]:
@@ -80,3 +69,53 @@ class ChannelStatistics:
                 raise DataError(f"statistics.{name} holds something else than finite numbers")
             columns.append(np.array(numbers, np.float32))
         return cls(*columns)
+
+
+class RunningStatistics:
+    """Statistics of all rows seen so far.
+
+    Means and sums of squares are merged block by block in float64 (Chan, Golub, LeVeque 1983, the pairwise update),
+    which stays accurate where a plain sum of squares would cancel.
+    """
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._mean: NDArray[np.float64] | float = 0.0
+        self._squares: NDArray[np.float64] | float = 0.0
+        self._low: NDArray[Any] | float = np.inf
+        self._high: NDArray[Any] | float = -np.inf
+
+    def add(self, block: NDArray[Any]) -> None:
+        """Takes a block (rows, C) into account."""
+        if not len(block):
+            return
+        center = block.mean(0, dtype=np.float64)
+        shift, total = center - self._mean, self._rows + len(block)
+        self._squares = self._squares + ((block - center) ** 2).sum(0) + shift**2 * (self._rows * len(block) / total)
+        self._mean = self._mean + shift * (len(block) / total)
+        self._low, self._high = np.minimum(self._low, block.min(0)), np.maximum(self._high, block.max(0))
+        self._rows = total
+
+    def statistics(self) -> ChannelStatistics:
+        """Of what was seen.
+
+        Raises:
+            DataError: there is not one row.
+        """
+        if not self._rows:
+            raise DataError("there is not one step to learn from")
+        columns = (self._low, self._high, self._mean, np.sqrt(self._squares / self._rows))
+        return ChannelStatistics(*(np.asarray(column, np.float32) for column in columns))
+
+    def state(self) -> NDArray[np.float64]:
+        """All it holds, (5, C); of nothing, (5, 0)."""
+        if not self._rows:
+            return np.empty((5, 0))
+        mean = np.asarray(self._mean)
+        return np.stack([np.full(len(mean), float(self._rows)), mean, self._squares, self._low, self._high])
+
+    def restore(self, state: NDArray[np.float64]) -> None:
+        """Goes back to where `state` was taken."""
+        if state.shape[1]:
+            self._rows = int(state[0, 0])
+            _, self._mean, self._squares, self._low, self._high = state

@@ -1,4 +1,7 @@
-"""Processes that work through a list of jobs. One that dies or hangs is found, named, and never waited for."""
+"""Processes that work through a list of jobs. One that dies or hangs is found, named, and never waited for.
+
+Where a pool may replace its workers, a new process takes the place of a broken one and does its jobs anew.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
@@ -26,6 +29,8 @@ _POLL_S = 0.1
 _JOIN_S = 5.0
 # Each worker holds the next job beside the one it runs, so that it never waits for this process to wake up.
 _JOBS_HELD = 2
+# A job that broke so many workers breaks the next one, too.
+_TRIALS = 3
 
 
 class Runner(Protocol):
@@ -38,15 +43,25 @@ class Runner(Protocol):
         """The result of one job; calls `beat` at least every few seconds."""
         ...
 
+    def hear(self, news: Any) -> None:
+        """Takes what every worker is told before it does the jobs that follow."""
+
     def close(self) -> None:
         """Frees what `build` made."""
+
+
+class _News:
+    """What all workers are told, pickled once for all of them."""
+
+    def __init__(self, pickled: bytes) -> None:
+        self.pickled = pickled
 
 
 class _Worker:
     """One process, the pipe to it, and the moment of its last sign of life.
 
-    A thread listens to the pipe, because nobody else may: reading from a process that was stopped in the middle of
-    a message takes for ever. The thread ends when the process is killed.
+    A thread listens to the pipe and another one speaks, because nobody else may: reading from a process that was
+    stopped in the middle of a message takes for ever, and so does writing to one. Both end when the process is killed.
     """
 
     def __init__(self, context: Any, index: int, runner: bytes, arrivals: SimpleQueue[_Arrival]) -> None:
@@ -58,16 +73,22 @@ class _Worker:
         self.process.start()
         theirs.close()
         self.built = False
+        self.news: _News | None = None
         self.jobs: deque[int] = deque()
-        self._listener = threading.Thread(target=self._listen, args=(runner, arrivals), daemon=True)
+        self._words: SimpleQueue[Any] = SimpleQueue()
+        self._listener = threading.Thread(target=self._listen, args=(arrivals,), daemon=True)
+        self._speaker = threading.Thread(target=self._speak, args=(runner,), daemon=True)
         self._listener.start()
+        self._speaker.start()
 
-    def give(self, index: int, job: Any) -> None:
+    def give(self, index: int, job: Any, news: _News | None) -> None:
         if not self.jobs:
             self.excuse()
         self.jobs.append(index)
-        with contextlib.suppress(OSError):  # it died; the listener says so
-            self.connection.send(job)
+        if news is not self.news:
+            self.news = news
+            self._words.put(news)
+        self._words.put((job,))
 
     def excuse(self) -> None:
         """Counts silence from now on: until now nobody was listening, or there was nothing to do."""
@@ -77,13 +98,20 @@ class _Worker:
         return time.monotonic() - max(float(self.heartbeat.value), self.excused_s)
 
     def end(self) -> None:
+        self._words.put(None)
         self.process.join(_JOIN_S)
         self._listener.join(_JOIN_S)
+        self._speaker.join(_JOIN_S)
         self.connection.close()
 
-    def _listen(self, runner: bytes, arrivals: SimpleQueue[_Arrival]) -> None:
-        try:
+    def _speak(self, runner: bytes) -> None:
+        with contextlib.suppress(OSError):  # it died; the listener says so
             self.connection.send_bytes(runner)
+            while (word := self._words.get()) is not None:
+                self.connection.send(word)
+
+    def _listen(self, arrivals: SimpleQueue[_Arrival]) -> None:
+        try:
             while True:
                 arrivals.put((self, self.connection.recv()))
         except (EOFError, OSError):
@@ -111,6 +139,9 @@ class Pool:
         workers: number of processes.
         patience_s: a worker that gave no sign of life for so long while working is hung.
         build_patience_s: the same while it starts and builds.
+        on_broken: where given, a worker that was built and then dies or hangs is replaced, and this is called with the
+            error that names it. A job that breaks three workers raises all the same, and so does a worker that
+            cannot build: the next one could not either.
 
     Raises:
         ConfigError: the runner cannot be pickled.
@@ -123,22 +154,18 @@ class Pool:
         *,
         patience_s: float = PATIENCE_S,
         build_patience_s: float = _BUILD_PATIENCE_S,
+        on_broken: Callable[[WorkerError], None] | None = None,
     ) -> None:
-        try:
-            pickled = pickle.dumps(runner)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise ConfigError(
-                f"workers are sent their world and agent by pickle, and this one cannot be: {error}; give an id or a "
-                "function of a module, or one worker"
-            ) from error
+        self._runner = _pickled(runner)
         # spawn, not fork: a forked copy of a process with threads (torch, GL) can hang for ever.
-        context = multiprocessing.get_context("spawn")
-        self._patience_s, self._build_patience_s = patience_s, build_patience_s
+        self._context = multiprocessing.get_context("spawn")
+        self._patience_s, self._build_patience_s, self._on_broken = patience_s, build_patience_s, on_broken
         self._arrivals: SimpleQueue[_Arrival] = SimpleQueue()
+        self._news: _News | None = None
         self._workers: list[_Worker] = []
         try:
             for index in range(workers):
-                self._workers.append(_Worker(context, index, pickled, self._arrivals))
+                self._workers.append(self._worker(index))
         except BaseException:
             self.close()
             raise
@@ -154,26 +181,34 @@ class Pool:
         """Process ids of the workers, in order."""
         return [worker.process.pid for worker in self._workers if worker.process.pid is not None]
 
+    def tell(self, news: Any) -> None:
+        """Gives `news` to every worker's `Runner.hear` before the jobs that follow; the last news hold.
+
+        Raises:
+            ConfigError: they cannot be pickled.
+        """
+        self._news = _News(_pickled(news))
+
     def map(self, jobs: Sequence[Any], *, name: Callable[[Any], str] = repr) -> Iterator[Any]:
         """The results of `jobs`, in their order; `name` says in an error which job it was.
 
         Raises:
-            WorkerError: a worker died, hung, or raised what is not one of Understudy's own errors.
+            WorkerError: a worker died or hung and may not be replaced, or raised what is not one of Understudy's own
+                errors.
         """
-        results: dict[int, Any] = {}
-        waiting = deque(enumerate(jobs))
+        round_ = _Round(jobs, name)
         for position in range(len(jobs)):
-            while position not in results:
-                self._feed(waiting)
+            while position not in round_.results:
+                self._feed(round_)
                 try:
                     worker, message = self._arrivals.get(timeout=_POLL_S)
                 except Empty:
                     pass
                 else:
-                    self._receive(worker, message, jobs, results, name)
-                for worker in self._workers:
-                    self._check(worker, jobs, name)
-            yield results.pop(position)
+                    self._receive(worker, message, round_)
+                for worker in tuple(self._workers):
+                    self._check(worker, round_)
+            yield round_.results.pop(position)
             for worker in self._workers:
                 worker.excuse()  # whoever takes the results may take their time
 
@@ -185,46 +220,89 @@ class Pool:
             worker.end()
         self._workers.clear()
 
-    def _feed(self, waiting: deque[tuple[int, Any]]) -> None:
+    def _worker(self, index: int) -> _Worker:
+        return _Worker(self._context, index, self._runner, self._arrivals)
+
+    def _feed(self, round_: _Round) -> None:
         for held in range(_JOBS_HELD):
             for worker in self._workers:
-                if waiting and worker.built and len(worker.jobs) <= held:
-                    worker.give(*waiting.popleft())
+                if round_.waiting and worker.built and len(worker.jobs) <= held:
+                    worker.give(*round_.waiting.popleft(), self._news)
 
     def _receive(
-        self,
-        worker: _Worker,
-        message: tuple[Any] | UnderstudyError | _Failure | None,
-        jobs: Sequence[Any],
-        results: dict[int, Any],
-        name: Callable[[Any], str],
+        self, worker: _Worker, message: tuple[Any] | UnderstudyError | _Failure | None, round_: _Round
     ) -> None:
+        if worker not in self._workers:
+            return  # it was replaced; what it still had to say is done anew
         if message is None:
             worker.process.join(timeout=1.0)
-            raise WorkerError(f"{_who(worker, jobs, name)} died with exit code {worker.process.exitcode}")
-        if isinstance(message, UnderstudyError):
-            message.add_note(_who(worker, jobs, name))
+            who = _who(worker, round_)
+            self._broken(worker, WorkerError(f"{who} died with exit code {worker.process.exitcode}"), round_)
+        elif isinstance(message, UnderstudyError):
+            message.add_note(_who(worker, round_))
             raise message
-        if isinstance(message, _Failure):
-            error = WorkerError(f"{_who(worker, jobs, name)} {message.summary}")
+        elif isinstance(message, _Failure):
+            error = WorkerError(f"{_who(worker, round_)} {message.summary}")
             error.add_note(message.details)
             raise error
-        if not worker.built:
+        elif not worker.built:
             worker.built = True
         else:
-            results[worker.jobs.popleft()] = message[0]
+            round_.results[worker.jobs.popleft()] = message[0]
             worker.excuse()
 
-    def _check(self, worker: _Worker, jobs: Sequence[Any], name: Callable[[Any], str]) -> None:
+    def _check(self, worker: _Worker, round_: _Round) -> None:
         busy = worker.jobs or not worker.built
         limit_s = self._patience_s if worker.built else self._build_patience_s
         if busy and worker.silence_s() > limit_s:
-            raise WorkerError(f"{_who(worker, jobs, name)} hung: no sign of life for {limit_s:g} s; it was stopped")
+            who = _who(worker, round_)
+            error = WorkerError(f"{who} hung: no sign of life for {limit_s:g} s; it was stopped")
+            self._broken(worker, error, round_)
+
+    def _broken(self, worker: _Worker, error: WorkerError, round_: _Round) -> None:
+        """Puts a new worker in the place of a broken one, which did not finish its jobs, or raises."""
+        if self._on_broken is None or not worker.built or not round_.may_try_again(worker):
+            raise error
+        self._on_broken(error)
+        worker.process.kill()
+        worker.end()
+        round_.give_back(worker)
+        self._workers[worker.index] = self._worker(worker.index)
 
 
-def _who(worker: _Worker, jobs: Sequence[Any], name: Callable[[Any], str]) -> str:
+class _Round:
+    """The jobs of one `map`: those that wait, the results that came, and how often each broke a worker."""
+
+    def __init__(self, jobs: Sequence[Any], name: Callable[[Any], str]) -> None:
+        self.jobs, self.name = jobs, name
+        self.waiting = deque(enumerate(jobs))
+        self.results: dict[int, Any] = {}
+        self._breaks: Counter[int | None] = Counter()
+
+    def may_try_again(self, worker: _Worker) -> bool:
+        """Counts that a worker broke at its first job, or at none, and says whether another one may try it."""
+        job = worker.jobs[0] if worker.jobs else None
+        self._breaks[job] += 1
+        return self._breaks[job] < _TRIALS
+
+    def give_back(self, worker: _Worker) -> None:
+        """The jobs of a worker wait again, before all others."""
+        self.waiting.extendleft((index, self.jobs[index]) for index in reversed(worker.jobs))
+
+
+def _pickled(value: Any) -> bytes:
+    try:
+        return pickle.dumps(value)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"workers are sent their world and agent by pickle, and this one cannot be: {error}; give an id or a "
+            "function of a module, or one worker"
+        ) from error
+
+
+def _who(worker: _Worker, round_: _Round) -> str:
     idle = "waiting" if worker.built else "building its world"
-    doing = name(jobs[worker.jobs[0]]) if worker.jobs else idle
+    doing = round_.name(round_.jobs[worker.jobs[0]]) if worker.jobs else idle
     return f"worker {worker.index} (pid {worker.process.pid}, {doing})"
 
 
@@ -244,9 +322,12 @@ def _work(connection: Connection, heartbeat: Any) -> None:
             runner.build()
             _say(connection, (None,))
             while True:
-                job = _next_job(connection)
+                word = _next_word(connection)
                 beat()
-                _say(connection, (runner(job, beat),))
+                if isinstance(word, _News):
+                    runner.hear(pickle.loads(word.pickled))
+                else:
+                    _say(connection, (runner(word[0], beat),))
         finally:
             runner.close()
     except UnderstudyError as error:
@@ -255,7 +336,7 @@ def _work(connection: Connection, heartbeat: Any) -> None:
         _say(connection, _Failure(f"raised {type(error).__name__}: {error}", traceback.format_exc()))
 
 
-def _next_job(connection: Connection) -> Any:
+def _next_word(connection: Connection) -> Any:
     try:
         return connection.recv()
     except (EOFError, OSError):

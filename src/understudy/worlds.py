@@ -60,6 +60,13 @@ def make_env(world: World, *, allow_module: bool = False, **arguments: Any) -> g
     return env
 
 
+class KeptOpen(gym.Wrapper[Any, Any, Any, Any]):
+    """A world that somebody may borrow: closing it does nothing."""
+
+    def close(self) -> None:
+        """Leaves the world open, for its owner."""
+
+
 def _import(module: str) -> None:
     """Runs the code of a module that registers worlds, which a person has named."""
     try:

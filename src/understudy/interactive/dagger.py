@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -22,11 +21,12 @@ from understudy.evaluate import EVALUATION_SEED, Evaluation, evaluate
 from understudy.interactive.ledger import Entry, entry_of
 from understudy.interactive.tick import Gate, GatedAgent
 from understudy.policies import Policy
+from understudy.policy_file import weights_fingerprint
 from understudy.recipe import DAGGER_RECIPE, DAggerConfig, TrainConfig
 from understudy.runs import Run, read_metrics
 from understudy.spec import Spec, spec_of
 from understudy.trainer import TrainLog, train
-from understudy.worlds import World
+from understudy.worlds import KeptOpen, World
 
 PROGRESS_SEED = 500_000
 
@@ -140,7 +140,7 @@ def dagger(
             "policy": {"kind": policy.kind, **policy.architecture()},
             "train": asdict(recipe),
             "data_fingerprint": demos.fingerprint,
-            "start_fingerprint": _weights_fingerprint(policy),
+            "start_fingerprint": _start_fingerprint(policy),
             "spec": spec.to_json(),
             **(notes or {}),
         }
@@ -251,7 +251,7 @@ class _Rounds:
             return Evaluation.from_json(json.loads(path.read_text()))
         self._watcher.on_phase(number, "measuring", starts)
         result = evaluate(
-            world if world is not None else lambda: _KeptOpen(self._env),
+            world if world is not None else lambda: KeptOpen(self._env),
             policy,
             episodes=starts,
             seed=PROGRESS_SEED,
@@ -262,27 +262,15 @@ class _Rounds:
         return result
 
 
-class _KeptOpen(gym.Wrapper[Any, Any, Any, Any]):
-    """A world that an evaluation may borrow: closing it does nothing."""
-
-    def close(self) -> None:
-        """Leaves the world open, for its owner."""
-
-
 def _collected(path: Path, spec: Spec) -> Dataset:
     dataset = Dataset.open(path) if (path / "dataset.json").exists() else Dataset.create(path, spec)
     dataset.writer().begin()  # an episode whose save was interrupted is taken up before anybody counts them
     return dataset
 
 
-def _weights_fingerprint(policy: Policy) -> str:
-    """Sha256 over the weights of a trained policy; empty for a new one, whose first weights are drawn anew."""
-    if policy.statistics is None:
-        return ""
-    digest = hashlib.sha256()
-    for name, array in sorted(policy.arrays().items()):
-        digest.update(name.encode() + array.tobytes())
-    return digest.hexdigest()
+def _start_fingerprint(policy: Policy) -> str:
+    """Of the weights of a trained policy; empty for a new one, whose first weights are drawn anew."""
+    return "" if policy.statistics is None else weights_fingerprint(policy.arrays())
 
 
 def _options(gate: Gate) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class DAggerGate(Gate):
         schedule: of beta over the rounds: indicator, constant, linear or exponential.
         beta: b, the share or the base, from 0 to 1.
         fade_rounds: n, the round in which `linear` reaches 0.
+        ask: share of the policy's steps at which the expert is asked, above 0 and up to 1.
 
     Raises:
         ConfigError: a value is out of range.
@@ -52,11 +53,14 @@ class DAggerGate(Gate):
     schedule: str = "constant"
     beta: float = 0.5
     fade_rounds: int = 5
+    ask: float = 1.0
+    bout: float = 1.0
 
     def __post_init__(self) -> None:
         _require(self.schedule in SCHEDULES, "schedule", self.schedule, ", ".join(SCHEDULES))
         _require(0 <= self.beta <= 1, "beta", self.beta, "0 to 1")
         _require(self.fade_rounds >= 1, "fade_rounds", self.fade_rounds, "1 or more")
+        _require(0 < self.ask <= 1, "ask", self.ask, "above 0 and up to 1")
 
     def share(self, round: int) -> float:
         """Beta of a round, counted from 1."""
@@ -71,8 +75,10 @@ class DAggerGate(Gate):
                 return 0.0
 
     def __call__(self, tick: Tick) -> bool:
-        tick.label()
-        return bool(tick.random.random() < self.share(tick.round))
+        drawn_anew, expert_drives, asked = tick.random.random(3) < (1 / self.bout, self.share(tick.round), self.ask)
+        if asked:
+            tick.label()
+        return bool(expert_drives) if drawn_anew else tick.driver == Driver.EXPERT
 
 
 @dataclass

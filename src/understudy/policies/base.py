@@ -51,6 +51,7 @@ class Policy(nn.Module, ABC):
         self.statistics: tuple[ChannelStatistics, ChannelStatistics] | None = None
         self.data_fingerprint = ""
         self.notes = ""
+        self.acts = "mean"
 
     @abstractmethod
     def architecture(self) -> dict[str, Any]:
@@ -115,6 +116,7 @@ class Policy(nn.Module, ABC):
             self.statistics,
             self.data_fingerprint,
             self.notes,
+            self.acts,
         )
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:

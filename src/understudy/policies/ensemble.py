@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from understudy.dataset import Dataset
-from understudy.errors import ConfigError, require_within
+from understudy.errors import ConfigError, PolicyError, require_within
 from understudy.inference import MOST_MEMBERS, FeedForwardConfig, Predictor, ensemble_member, predictor
 from understudy.policies.base import Batch, Policy, policy_from_file
 from understudy.policies.feedforward import FeedForward
@@ -88,6 +88,17 @@ class Ensemble(Policy):
         members = self._members()
         chosen = int(torch.randint(len(members), (), generator=generator, device=generator.device))
         return members[chosen].sample_batch(observations, generator)
+
+    def scaled_batch(self, observations: Tensor) -> Tensor:
+        """The mean of the members' best chunks in deviations of the training actions, (B, H * A); not limited.
+
+        Raises:
+            PolicyError: the members are no networks of one scale.
+        """
+        members = [member for member in self._members() if isinstance(member, FeedForward)]
+        if len(members) < len(self.members):
+            raise PolicyError(f"an ensemble of {self._members()[0].kind} policies has no common scale")
+        return torch.stack([member.scaled_batch(observations) for member in members]).mean(0)
 
     @property
     def shares(self) -> int:

@@ -22,7 +22,7 @@ _ACTIVATIONS = {"relu": torch.relu_, "tanh": torch.tanh_}  # in place: their gra
 
 
 class FeedForward(Policy):
-    """History of scaled observations -> hidden layers -> head -> chunk of actions.
+    """History of scaled observations -> hidden layers (and a linear skip) -> head -> chunk of actions.
 
     There is no squashing at the end: a tanh there would put every target beyond one deviation out of reach. What
     leaves the policy is limited by the action space instead.
@@ -41,6 +41,7 @@ class FeedForward(Policy):
         self.head = HEADS[config.head](config.horizon * len(spec.actions))
         sizes = [config.history * len(spec.observations), *config.hidden, self.head.input_dim]
         self.layers = nn.ModuleList(nn.Linear(inputs, outputs) for inputs, outputs in itertools.pairwise(sizes))
+        self.skip = nn.Linear(sizes[0], sizes[-1]) if config.skip else None
         self._activate = _ACTIVATIONS[config.activation]
         self._inputs: Normalizer | None = None
         self._outputs: Normalizer | None = None
@@ -67,6 +68,9 @@ class FeedForward(Policy):
                 bound = layer.in_features**-0.5
                 layer.weight.uniform_(-bound, bound, generator=generator)
                 layer.bias.uniform_(-bound, bound, generator=generator)
+            if policy.skip is not None:
+                policy.skip.weight.zero_()
+                policy.skip.bias.zero_()
         return policy
 
     def fit_scaling(self, observations: ChannelStatistics, actions: ChannelStatistics) -> None:
@@ -89,14 +93,22 @@ class FeedForward(Policy):
     def for_execution(self) -> Predictor:
         return predictor(self.to_file(), self.arrays())
 
-    def _forward(self, observations: Tensor) -> Tensor:
+    def scaled_batch(self, observations: Tensor) -> Tensor:
+        """The best chunks in deviations of the training actions, (B, history, D) -> (B, H * A); not limited."""
+        return self.head.best(self._forward(observations))
+
+    def scaled_inputs(self, observations: Tensor) -> Tensor:
+        """What the network sees of (B, history, D): in deviations, cut to the input limit, (B, history * D)."""
         inputs, _ = self._scaling()
         limit = self.config.input_limit
-        values = inputs.normalize(observations).clamp(-limit, limit).flatten(1)  # (B, history, D) -> (B, history * D)
+        return inputs.normalize(observations).clamp(-limit, limit).flatten(1)
+
+    def _forward(self, observations: Tensor) -> Tensor:
+        seen = values = self.scaled_inputs(observations)
         for layer in self.layers[:-1]:
             values = self._activate(layer(values))
         result: Tensor = self.layers[-1](values)
-        return result
+        return result if self.skip is None else result + self.skip(seen)
 
     def _to_chunks(self, scaled: Tensor) -> Tensor:
         _, outputs = self._scaling()

@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from understudy.inference import SMALLEST_LOG_DEVIATION
+
 
 class Head(nn.Module, ABC):
     """A distribution over scaled action chunks (B, H * A), described by the network's last layer (B, `input_dim`)."""
@@ -65,8 +67,6 @@ class Gaussian(Head):
     nll = (a - mu)^2 / (2 sigma^2) + log sigma + log(2 pi) / 2. The deviation starts at 1, that of the scaled targets.
     """
 
-    _SMALLEST_LOG_DEVIATION = -5.0
-
     def __init__(self, size: int) -> None:
         super().__init__(size)
         self.log_deviation = nn.Parameter(torch.zeros(size))
@@ -82,7 +82,7 @@ class Gaussian(Head):
 
     def _bounded(self) -> Tensor:
         # A channel that is predicted without error would otherwise drive its deviation to 0 and its loss to infinity.
-        return self.log_deviation.clamp(min=self._SMALLEST_LOG_DEVIATION)
+        return self.log_deviation.clamp(min=SMALLEST_LOG_DEVIATION)
 
 
 HEADS: dict[str, type[Head]] = {"absolute": AbsoluteError, "squared": SquaredError, "gaussian": Gaussian}

@@ -1,0 +1,138 @@
+"""The command line. Every command is one function of the API plus printing; nothing else knows tyro or rich."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from functools import cache, partial, wraps
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from understudy.cli.arguments import CORES
+from understudy.cli.cloning import advise, train_bc
+from understudy.cli.console import progress, say, tell
+from understudy.cli.correcting import dagger
+from understudy.cli.data import import_, inspect, record, replay, view
+from understudy.cli.measuring import compare, evaluate, report
+from understudy.durable import in_words
+from understudy.errors import ConfigError, UnderstudyError, require_within
+from understudy.recipe import LARGEST_SEED
+from understudy.workers import MOST_WORKERS
+
+_ABOUT = "Teach a robot by example: record demonstrations, clone them, measure the policy honestly."
+
+
+def demo(out: Path = Path("runs/demo"), seed: int = 0, workers: int = CORES) -> None:
+    """The whole story on the bundled task: record, inspect, clone, evaluate, and what distribution shift does.
+
+    Args:
+        out: folder for data, runs and report.
+        seed: of the training.
+        workers: processes that evaluate.
+    """
+    from understudy.demo import tell as tell_story
+
+    require_within("workers", workers, 1, MOST_WORKERS)
+    require_within("seed", seed, 0, LARGEST_SEED)
+    started = time.monotonic()
+    with progress() as bar:
+        report = tell_story(out, seed=seed, workers=workers, say=say, progress=bar)
+    say(f"\n{report} holds the report ({time.monotonic() - started:.0f} s); open it in a browser")
+
+
+app = tyro.extras.SubcommandApp()
+_COMMANDS: dict[str, Callable[..., Any]] = {
+    "demo": demo,
+    "record": record,
+    "inspect": inspect,
+    "import": import_,
+    "view": view,
+    "replay": replay,
+    "train bc": train_bc,
+    "dagger": dagger,
+    "evaluate": evaluate,
+    "compare": compare,
+    "report": report,
+    "advise": advise,
+}
+_AFTER_CTRL_C = {
+    "demo": "the same command goes on where it stopped",
+    "train bc": "the same command with --resume goes on where it stopped",
+    "dagger": "the same command with --resume goes on where it stopped",
+    "view": "a film holds what it had shown",
+}
+
+
+def _bound(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What tyro calls with the parsed options: it keeps them, so that parsing ends before the command begins."""
+
+    @wraps(command)
+    def bind(*arguments: Any, **options: Any) -> Any:
+        return partial(command, *arguments, **options)
+
+    return bind
+
+
+for _name, _command in _COMMANDS.items():
+    app.command(name=_name)(_bound(_command))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns its exit code: 0, 1 where `inspect` found errors, 2 for a user's mistake."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:2] == ["train", "bc"]:
+        words[:2] = ["train bc"]  # one command of two words
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        tell_once = cache(tell)
+        warnings.showwarning = lambda message, *place, **where: tell_once(str(message))
+        try:
+            return int(_parsed(words)() or 0)
+        except UnderstudyError as error:
+            tell(str(error))
+        except BrokenPipeError:  # whoever reads the output, like `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        except OSError as error:  # a file that may not be read, a name that is too long
+            tell(f"{error.filename or 'the operating system'}: {in_words(error)}")
+        except KeyboardInterrupt as interrupt:
+            how = str(interrupt) or _AFTER_CTRL_C.get(words[0], "what was not finished is not kept; run it again")
+            tell(f"interrupted; {how}")
+            return 130
+    return 2
+
+
+def _parsed(words: list[str]) -> Callable[[], Any]:
+    """The command that the words ask for, ready to run.
+
+    Raises:
+        ConfigError: there is no such command or option; tyro prints a box, of which this is what matters.
+    """
+    if words[:1] == ["train"]:
+        if not {"-h", "--help"} & {*words}:
+            raise ConfigError("`train` needs its method: understudy train bc --data DATA --out RUN")
+        words = ["train bc", "--help"]
+    box = io.StringIO()
+    try:
+        with redirect_stderr(box):
+            command: Callable[[], Any] = app.cli(prog="understudy", args=words, description=_ABOUT)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        help_of = " ".join(["understudy", *(word for word in words[:1] if word in _COMMANDS), "--help"])
+        raise ConfigError(f"{_sentence(box.getvalue())}; see `{help_of}`") from None
+    return command
+
+
+def _sentence(box: str) -> str:
+    """What a box of tyro's says between its first two rules, without the help of each option."""
+    between = re.split(r"^.*(?:────|----).*$", box, flags=re.MULTILINE)[1]
+    lines = (line[2:].rstrip("│ ") for line in between.splitlines())  # after the side of the box
+    return " ".join(line.strip() for line in lines if line and not line.startswith(" " * 8))

@@ -1,0 +1,139 @@
+"""What commands have in common: options that many share, and what the names on a command line stand for."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+import understudy as us
+from understudy.dataset.folder import DatasetWarning
+from understudy.durable import prove_writable, write_file
+from understudy.errors import ConfigError
+from understudy.evaluate import world_spec, world_with
+from understudy.inference import Predictor
+from understudy.worlds import World
+
+CORES = os.cpu_count() or 1
+
+Env = Annotated[str, tyro.conf.arg(help="Id of the world, like understudy/PickPlace-v0 or module:Id.")]
+EnvArguments = Annotated[
+    tyro.conf.UseAppendAction[tuple[str, ...]],
+    tyro.conf.arg(
+        name="env-arg", metavar="NAME=VALUE", help="Argument of the world, like reward=shaped; may be repeated."
+    ),
+]
+GateArguments = Annotated[
+    tyro.conf.UseAppendAction[tuple[str, ...]],
+    tyro.conf.arg(name="gate-arg", metavar="NAME=VALUE", help="Option of the gate, like tau=0.1; may be repeated."),
+]
+Source = Annotated[Path, tyro.conf.Positional]
+Json = Annotated[Path | None, tyro.conf.arg(name="json", help="Also write the result here as JSON.")]
+# Names inside a dataset, a policy or a run that no other output may take.
+_OWNED = (
+    *("dataset.json", "episodes.jsonl", "episodes", "recording.journal", "writer.lock", "data", "rounds"),
+    *("policy.json", "weights.safetensors", "config.json", "metrics.jsonl", "health.json", "report.html"),
+    *("checkpoints", "policy", "evaluations"),
+)
+
+
+def world_of(env: str, env_arguments: Sequence[str] = (), **more: Any) -> World:
+    """The world that --env names, as a function that other processes can call, too."""
+    if ":" in env and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # who types module:Id means the module that lies here
+    return world_with(env, {**named_values(env_arguments), **more}, allow_module=True)
+
+
+def policy_at(path: Path, world: World) -> Predictor:
+    """The policy at a path, of which it is known that it fits the world."""
+    predictor = us.load_predictor(path)
+    spec = world_spec(world)
+    predictor.spec.require(spec, what=spec.env_id, against="the policy")
+    return predictor
+
+
+def recorded_in(path: Path, world: World) -> us.Dataset:
+    """The dataset at a path, of which it is known that its actions fit the world."""
+    dataset = dataset_at(path, None)
+    spec = world_spec(world)
+    dataset.spec.require(spec, what=spec.env_id, against=str(dataset.path))
+    return dataset
+
+
+def expert_of(world: Any, name: str) -> us.Expert:
+    """The expert of that name; a file or folder, after the kinds before it, may lie below $UNDERSTUDY_DATA."""
+    kinds, colon, last = name.rpartition(":")
+    expert: us.Expert = us.sim.expert_for(world, f"{kinds}{colon}{found(Path(last))}" if last else name)
+    return expert
+
+
+def dataset_at(path: Path, env: str | None, env_arguments: Sequence[str] = ()) -> us.Dataset:
+    """The dataset at a path; where a world is named, with its names, units and rate."""
+    if env is None:
+        return us.Dataset.open(existing(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DatasetWarning)  # the world gives what a bare folder lacks
+        dataset = us.Dataset.open(existing(path))
+    return dataset.with_spec(world_spec(world_of(env, env_arguments)))
+
+
+def found(path: Path) -> Path:
+    """The path itself, or the one below $UNDERSTUDY_DATA where only that exists."""
+    below = Path(os.environ.get("UNDERSTUDY_DATA", "")) / path
+    return below if below.exists() and not path.exists() else path
+
+
+def existing(path: Path) -> Path:
+    """The same for what must exist."""
+    if not found(path).exists():
+        raise ConfigError(
+            f"{path} does not exist; give an existing path, or set UNDERSTUDY_DATA to the folder it lies in"
+        )
+    return found(path)
+
+
+def is_policy(path: Path) -> bool:
+    """Whether the path holds a policy or a run."""
+    return any((path / name).exists() for name in ("policy.json", "config.json"))
+
+
+def named_values(pairs: Sequence[str], option: str = "--env-arg") -> dict[str, Any]:
+    """`reward=shaped width=320` as arguments of a world or gate; what reads as JSON is a number, true or false."""
+    arguments: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise ConfigError(f"{option} {pair!r} is not of the form name=value")
+        try:
+            arguments[name] = json.loads(text)
+        except ValueError:
+            arguments[name] = text
+    return arguments
+
+
+def require_outputs(*paths: Path | None) -> None:
+    """Refuses, before the work, files that cannot be written, or that belong to a dataset, a policy or a run."""
+    for path in filter(None, paths):
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path} is no plain file; name a file to write")
+        for home in path.resolve().parents[:2]:
+            owned = path.resolve().relative_to(home).parts[0] in _OWNED
+            if owned and any((home / name).exists() for name in ("dataset.json", "config.json", "policy.json")):
+                raise ConfigError(f"{path} belongs to the dataset, policy or run in {home}; name another file")
+        prove_writable(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes plain values to a file, whole or not at all."""
+    write_file(path, to_json_text(value).encode())
+
+
+def to_json_text(value: Any) -> str:
+    """Plain values as indented JSON."""
+    return json.dumps(value, indent=1) + "\n"

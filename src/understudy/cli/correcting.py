@@ -1,0 +1,186 @@
+"""The command of the DAgger family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+import understudy as us
+from understudy.cli.arguments import (
+    CORES,
+    Env,
+    EnvArguments,
+    GateArguments,
+    dataset_at,
+    existing,
+    expert_of,
+    named_values,
+    world_of,
+)
+from understudy.cli.console import Bar, progress, say
+from understudy.cli.measuring import evaluate
+from understudy.episode import SUCCESS
+from understudy.errors import ConfigError, require_within
+from understudy.evaluate import EVALUATION_SEED
+from understudy.inference import MOST_MEMBERS, FeedForwardConfig
+from understudy.recipe import DAGGER_RECIPE, DAggerConfig, TrainConfig
+from understudy.runs import Run
+from understudy.workers import MOST_WORKERS
+
+
+def dagger(
+    env: Env,
+    out: Path,
+    policy: Annotated[Path | None, tyro.conf.Positional] = None,
+    data: Path | None = None,
+    expert: str = "scripted",
+    gate: str = "dagger",
+    gate_arguments: GateArguments = (),
+    demonstrations: int = 10,
+    members: int = 5,
+    starts: int = 100,
+    workers: int = CORES,
+    shape: tyro.conf.OmitArgPrefixes[FeedForwardConfig] = FeedForwardConfig(),
+    rounds: tyro.conf.OmitArgPrefixes[DAggerConfig] = DAggerConfig(),
+    recipe: tyro.conf.OmitArgPrefixes[TrainConfig] = DAGGER_RECIPE,
+    env_arguments: EnvArguments = (),
+    resume: bool = False,
+    dry_run: bool = False,
+) -> None:
+    """Correct a policy while it tries: rounds of rolling out, asking the expert, and training (the DAgger family).
+
+    Args:
+        out: the run's folder; what is collected goes to its data/.
+        policy: a policy folder or a run to begin with; the demonstrations are cloned where not given.
+        data: demonstrations to begin with; recorded from the expert where not given.
+        expert: scripted, a policy folder or run, or an .npz of MLP weights; human:scripted simulates a person who
+            watches, takes over and hands back.
+        gate: who drives: dagger, safe, lazy, hg, thrifty or ensemble.
+        demonstrations: recorded from the expert where no data are given.
+        members: networks in an ensemble whose mean acts and whose disagreement some gates measure.
+        starts: on which the last policy is evaluated at the end.
+        workers: processes that evaluate.
+        shape: of the network.
+        rounds: how the rounds go.
+        recipe: of each training.
+        resume: continue an interrupted run; the result is the same bytes.
+        dry_run: collect nothing; say what the gate would have asked of the expert during the recorded episodes.
+    """
+    from understudy.checkpoint import load
+
+    for name, count, most in (
+        ("members", members, MOST_MEMBERS),
+        ("demonstrations", demonstrations, EVALUATION_SEED),
+        ("starts", starts, EVALUATION_SEED),
+        ("workers", workers, MOST_WORKERS),
+    ):
+        require_within(name, count, 1, most)
+    factory = world_of(env, env_arguments)
+    chosen = us.gate_for(gate, named_values(gate_arguments, "--gate-arg"))
+    world = us.make_env(factory)
+    try:
+        start = load(existing(policy)) if policy else None
+        given = dataset_at(data, env, env_arguments) if data else None
+        if dry_run:
+            if start is None or given is None:
+                raise ConfigError("--dry-run applies a gate to a policy and recorded episodes; give POLICY and --data")
+            _rehearse(chosen, start, given)
+            return
+        teacher = expert_of(world, expert)
+        if gate == "hg" and not hasattr(teacher, "watch"):
+            raise ConfigError(
+                f"the gate hg waits for a person who takes over and hands back; {expert} never hands back, so give "
+                f"human:{expert}"
+            )
+        if start is None:
+            single = us.FeedForward(us.spec_of(world), shape).initialized(recipe.seed)
+            start = us.Ensemble.of(single, members, seed=recipe.seed) if members > 1 else single
+        chosen.begin(start)
+        Run.may_begin(out, resume=resume)  # all refusals come before the first demonstration
+        demos = given if given is not None else _demonstrations(world, expert, out, demonstrations, resume)
+        notes: dict[str, Any] = {"env": env, "expert": expert, "data": str(data or demos.path)}
+        notes |= {"env_arguments": list(env_arguments)} if env_arguments else {}
+        notes |= {"start": str(policy)} if policy else {}
+        with progress() as bar:
+            told = us.dagger(
+                world,
+                teacher,
+                chosen,
+                start,
+                demos,
+                rounds,
+                recipe,
+                world=factory,
+                workers=workers,
+                run=out,
+                resume=resume,
+                watcher=_Rounds(bar),
+                notes=notes,
+            )
+            for one in told:
+                say(_described(one))
+    finally:
+        world.close()
+    evaluate(out, env, episodes=starts, workers=workers, env_arguments=env_arguments)
+
+
+class _Rounds:
+    """The phases of each round on the progress bar."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar, self._done, self._wins = bar, 0, 0
+
+    def on_phase(self, round: int, phase: str, total: int) -> None:
+        self._bar.start(f"round {round}: {phase}", total)
+        self._done = self._wins = 0
+
+    def on_episode(self, episode: us.Episode) -> None:
+        self._done += 1
+        self._wins += episode.success == SUCCESS
+        self._bar.at(self._done, f"{self._wins} succeeded with help")
+
+    def on_training(self, log: us.TrainLog) -> None:
+        self._bar.at(log.step, f"loss {log.loss:.4f}, held out {log.held_out_loss:.4f}")
+
+
+def _demonstrations(world: Any, expert: str, out: Path, count: int, resume: bool) -> us.Dataset:
+    """Demonstrations of the expert, in a folder beside the run, of which those still missing are recorded."""
+    path = out.with_name(f"{out.name}-demonstrations")
+    if path.exists() and not resume:
+        raise ConfigError(f"{path} exists; give it with --data, or continue with --resume")
+    # A person who watches is asked to demonstrate, and then is engaged throughout.
+    teacher = expert_of(world, expert)
+    if (out / "config.json").exists():
+        return us.Dataset.open(path)  # the run has begun, so they are complete
+    begun = (path / "dataset.json").exists()
+    with us.Dataset.open(path) if begun else us.Dataset.create(path, world) as dataset, progress() as bar:
+        dataset.writer().begin()  # an episode whose save was interrupted is taken up before anybody counts them
+        bar.start("demonstrating", count)
+        for _ in us.record(world, us.Demonstrator(teacher), dataset, seeds=range(len(dataset), count)):
+            bar.at(len(dataset))
+    return us.Dataset.open(path)
+
+
+def _rehearse(gate: us.Gate, policy: us.Policy, dataset: us.Dataset) -> None:
+    steps = labels = driven = interventions = 0
+    for one in us.rehearse(gate, policy, dataset):
+        say(
+            f"episode {one.episode}: {one.labels} labels, {one.expert_steps} of {one.steps} steps driven by the "
+            f"expert, {one.interventions} takeovers"
+        )
+        steps, labels = steps + one.steps, labels + one.labels
+        driven, interventions = driven + one.expert_steps, interventions + one.interventions
+    say(
+        f"the gate {gate.name} would have asked for {labels} labels in {steps} steps ({labels / max(1, steps):.0%}), "
+        f"with {driven} steps driven by the expert and {interventions} takeovers"
+    )
+
+
+def _described(one: us.Round) -> str:
+    entry = one.entry
+    alone = f"; alone {one.evaluation}" if one.evaluation else ""
+    if one.number == 0:
+        return f"round 0: cloned {entry.episodes} demonstrations of {entry.steps} steps{alone}"
+    return f"round {one.number}: {entry}{alone}"

@@ -1,0 +1,212 @@
+"""The actor: a policy as a Gaussian over actions, whose mean is the policy and whose deviation is learnt."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from understudy.errors import ConfigError
+from understudy.execution import ActionNoise, Explorer
+from understudy.inference import SMALLEST_LOG_DEVIATION, FeedForwardPredictor
+from understudy.normalize import Normalizer
+from understudy.policies import Ensemble, FeedForward, Policy
+from understudy.statistics import ChannelStatistics
+
+
+class Actor:
+    """pi(a | o) = N(mu(o), diag(sigma^2)) in deviations of the training actions.
+
+    mu is a feedforward network, or the mean of an ensemble of them: all members learn, so the actor begins with just
+    what the ensemble does. log sigma is one parameter for each channel, the same in every state. Of a chunk only the
+    first action is learnt, the one that is executed by default.
+
+    With `tune="residual"` the policy is frozen, and what learns is W and b of mu(o) = policy(o) + W x + b with x the
+    scaled observation: as many numbers as observations times actions, 0 at first. Their gradient is estimated from
+    the same few episodes far better than that of all weights.
+
+    Args:
+        policy: trained or not, with a scaling; it stays as it is.
+        log_deviation: (A,) first log sigma.
+        least: (A,) log sigma never goes below it.
+        tune: `all` or `residual`.
+
+    Raises:
+        ConfigError: the policy is of a kind that cannot be fine-tuned.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        log_deviation: NDArray[np.float32],
+        least: NDArray[np.float32],
+        *,
+        tune: str = "all",
+    ) -> None:
+        self._residual = tune == "residual"
+        self._policy = _gaussian(policy, skip=self._residual)
+        self.least = torch.from_numpy(np.maximum(least, SMALLEST_LOG_DEVIATION).astype(np.float32))
+        start = torch.from_numpy(np.asarray(log_deviation, np.float32))
+        self._log_deviation = nn.Parameter(torch.maximum(start, self.least))
+        members = [self._policy] if isinstance(self._policy, FeedForward) else list(self._policy.members)
+        self._networks: list[FeedForward] = members  # type: ignore[assignment]
+        if self._residual:
+            self._share_the_map()
+        self.parameters: list[nn.Parameter] = [*self._tuned(), self._log_deviation]
+        self.spec, self.history = policy.spec, policy.history
+
+    def inputs(self, observations: Tensor) -> Tensor:
+        """What `mean` needs of histories (N, history, D) in physical units, computed once for a batch.
+
+        Where all is tuned these are the histories themselves. Where the policy is frozen: the scaled observation and
+        what the policy does without the residual, (N, history * D + A).
+        """
+        if not self._residual:
+            return observations
+        with torch.no_grad():
+            seen = self._networks[0].scaled_inputs(observations)
+            return torch.cat([seen, self._policy.scaled_batch(observations) - self._map(seen)], 1)
+
+    def mean(self, inputs: Tensor) -> Tensor:
+        """mu, (N, A) in deviations, for what `inputs` gives."""
+        if not self._residual:
+            return self._policy.scaled_batch(inputs)
+        size = len(self.spec.actions)
+        return inputs[:, -size:] + self._map(inputs[:, :-size])
+
+    @property
+    def log_deviation(self) -> Tensor:
+        """Log sigma, (A,)."""
+        return self._log_deviation
+
+    def scaled(self, actions: Tensor) -> Tensor:
+        """Actions (N, A) in physical units as deviations."""
+        _, statistics = self.statistics
+        return Normalizer(statistics).normalize(actions)
+
+    def log_likelihood(self, mean: Tensor, actions: Tensor) -> Tensor:
+        """Log pi(a | o), (N,), of scaled actions (N, A) where the mean is (N, A)."""
+        scaled = (actions - mean) * torch.exp(-self._log_deviation)
+        constant = 0.5 * math.log(2 * math.pi) * actions.shape[1]
+        return -0.5 * scaled.square().sum(1) - self._log_deviation.sum() - constant
+
+    def vector(self) -> Tensor:
+        """All parameters as one vector (P,), a copy."""
+        return nn.utils.parameters_to_vector(self.parameters).detach().clone()
+
+    def move(self, vector: Tensor) -> None:
+        """Takes the parameters of a vector (P,), log sigma not below its least."""
+        with torch.no_grad():
+            nn.utils.vector_to_parameters(vector.clone(), self.parameters)
+            self._log_deviation.clamp_(min=self.least)
+
+    def policy(self, *, acts: str = "mean") -> Policy:
+        """A policy with the parameters as they are now, which acts by its `mean` or is `sampled`."""
+        result = copy.deepcopy(self._policy)
+        members = [result] if isinstance(result, FeedForward) else list(result.members)
+        with torch.no_grad():
+            for member in members:
+                member.head.log_deviation.copy_(self._log_deviation)  # type: ignore[union-attr, operator]
+        result.zero_grad(set_to_none=True)
+        result.acts = acts
+        return result.eval()
+
+    def explorer(self, *, seed: tuple[int, ...], correlation: float = 0.0) -> Explorer:
+        """The agent that samples from it, in numpy; `seed` is mixed with that of each episode."""
+        predictor = self.policy(acts="sampled").for_execution()
+        assert isinstance(predictor, FeedForwardPredictor), "a feedforward policy executes as one"
+        assert predictor.deviation is not None, "it acts by sampling"
+        return Explorer(predictor, ActionNoise(predictor.deviation, seed=seed, correlation=correlation))
+
+    def rescale(self, observations: ChannelStatistics, *, keep: bool) -> None:
+        """Takes another scaling of the observations.
+
+        With `keep` the first layers follow, W' = W s' / s and b' = b + W (m' - m) / s, so that the actor answers as
+        before wherever no scaled observation is cut to the input limit.
+        """
+        before, actions = self.statistics
+        if keep:
+            ratio = np.tile(observations.scale / before.scale, self.history)
+            shift = np.tile((observations.mean - before.mean) / before.scale, self.history)
+            with torch.no_grad():
+                for network in self._networks:
+                    for first in filter(None, (network.layers[0], network.skip)):
+                        assert isinstance(first, nn.Linear)
+                        first.bias.add_(first.weight @ torch.from_numpy(shift))
+                        first.weight.mul_(torch.from_numpy(ratio))
+        self._policy.fit_scaling(observations, actions)
+
+    def _tuned(self) -> Iterator[nn.Parameter]:
+        """The parameters of the mean that learn."""
+        if self._residual:
+            yield from self._map.parameters()
+        else:
+            for network in self._networks:
+                yield from network.layers.parameters()
+                if network.skip is not None:
+                    yield from network.skip.parameters()
+
+    def _share_the_map(self) -> None:
+        """Gives all members one map, the mean of theirs: their mean answer stays what it was."""
+        maps = [network.skip for network in self._networks if network.skip is not None]
+        with torch.no_grad():
+            for parts in zip(*(one.parameters() for one in maps), strict=True):
+                parts[0].copy_(torch.stack(parts).mean(0))
+        for network in self._networks:
+            network.skip = maps[0]
+
+    @property
+    def _map(self) -> nn.Linear:
+        """The residual that all members share."""
+        skip = self._networks[0].skip
+        assert skip is not None, "an actor that tunes its residual has one"
+        return skip
+
+    @property
+    def statistics(self) -> tuple[ChannelStatistics, ChannelStatistics]:
+        """Of the observations and of the actions, that it scales with."""
+        assert self._policy.statistics is not None, "an actor has a scaling"
+        return self._policy.statistics
+
+
+def _gaussian(policy: Policy, *, skip: bool) -> FeedForward | Ensemble:
+    """A copy of the policy that answers its first action with a Gaussian head; with `skip` it has one, at first 0."""
+    if isinstance(policy, Ensemble):
+        return Ensemble([_gaussian(member, skip=skip) for member in policy.members])
+    if not isinstance(policy, FeedForward):
+        raise ConfigError(
+            f"the policy is a {policy.kind}; feedforward policies and ensembles of them can be fine-tuned"
+        )
+    config = replace(policy.config, head="gaussian", horizon=1, skip=skip or policy.config.skip)
+    result = FeedForward(policy.spec, config).initialized(0)
+    pairs = [*zip(result.layers, policy.layers, strict=True)]
+    if policy.skip is not None:
+        pairs.append((result.skip, policy.skip))
+    with torch.no_grad():
+        for ours, theirs in pairs:
+            for mine, given in zip(ours.parameters(), theirs.parameters(), strict=True):
+                mine.copy_(given[: len(mine)])  # of a chunk (H * A) the first action
+    if policy.statistics is not None:
+        result.fit_scaling(*policy.statistics)
+    result.data_fingerprint, result.notes = policy.data_fingerprint, policy.notes
+    return result
+
+
+def own_log_deviation(policy: Policy) -> NDArray[np.float32]:
+    """Log sigma (A,) that a Gaussian policy was trained with, of its first action; for an ensemble their mean.
+
+    Raises:
+        ConfigError: the policy has none.
+    """
+    members: list[Policy] = list(policy.members) if isinstance(policy, Ensemble) else [policy]
+    arrays = [member.arrays().get("head.log_deviation") for member in members]
+    if any(array is None for array in arrays):
+        raise ConfigError("deviation is 'own', but the policy has none; train it with --head gaussian, or take spread")
+    mean: NDArray[np.float32] = np.mean(arrays, 0)[: len(policy.spec.actions)]
+    return mean
