@@ -1,4 +1,4 @@
-"""DAPG on Adroit door, hammer and relocate, and on PickPlace: the table of the starting document, most telling cells first.
+"""DAPG on Adroit door, hammer and relocate, and on PickPlace: the starting document's table, most telling cells first.
 
 Door: 25 human demonstrations. Hammer and relocate: 25 imperfect ones made from the published experts
 (`imperfect_demos.py`), because the human ones cannot be had without a download. PickPlace: 25 of a scripted person
@@ -85,7 +85,7 @@ def tuned(
     seed: int,
     on_batch: Callable[[Any], bool] = lambda log: False,
 ) -> Iterator[Any]:
-    """The logs of a fine-tuning as a preset says, up to where `on_batch` says enough; without `demos`, without a term."""
+    """The logs of a fine-tuning as a preset says, up to where `on_batch` says so; without `demos`, without a term."""
     for log in finetune(
         start,
         world_of(task),
