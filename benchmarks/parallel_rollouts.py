@@ -64,6 +64,9 @@ class Stepper:
         for action in self._recording[job.seed]:
             step(action)
 
+    def hear(self, news: Any) -> None:
+        """Is told nothing."""
+
     def close(self) -> None:
         """Closes the world."""
         self._env.close()
@@ -119,12 +122,13 @@ def measure(episodes: int, repetitions: int, seed: int, workers: int) -> tuple[R
     steps = sum(map(len, recording.values()))
     env.close()
     runners: dict[str, Any] = {
-        "rollouts": _Runner(WORLD, agent, None),
+        "rollouts": _Runner(WORLD, None),
         "env.step": Stepper(recording),
         "mj_step": Physics(recording),
     }
     jobs = [_Job(start, None) for start in seeds]
     pools = {name: Pool(runner, workers) for name, runner in runners.items()}
+    pools["rollouts"].tell(agent)
     try:
         for pool in pools.values():
             list(pool.map(jobs[: 2 * workers]))

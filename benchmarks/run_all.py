@@ -20,17 +20,19 @@ ORDER = (
     "latency",
     "durability",
     "parallel_rollouts",
+    "collection_speed",
     "growth",
     "pick_place_bc",
     "training_speed",
     "versus_imitation",
     "door_bc",
+    "versus_sb3",
     "metaworld_experts",
     "dagger_family",
     "demo_time",
 )
 NOT_BENCHMARKS = ("common", "quote", "run_all", "starting_document")
-NEED_DOOR_DATA = ("door_bc", "door_recipe_study", "training_speed", "versus_imitation")
+NEED_DOOR_DATA = ("collection_speed", "door_bc", "door_recipe_study", "training_speed", "versus_imitation")
 
 
 def scripts() -> list[str]:
@@ -45,6 +47,8 @@ def why_not(name: str) -> str:
         return "the door demonstrations are not here; set UNDERSTUDY_DATA to the folder that holds adroit_door_human"
     if name == "versus_imitation" and not os.environ.get("IMITATION_PYTHON"):
         return "set IMITATION_PYTHON; the install lines are at the top of versus_imitation.py"
+    if name == "versus_sb3" and not os.environ.get("SB3_PYTHON"):
+        return "set SB3_PYTHON; the install lines are at the top of versus_sb3.py"
     if name == "dagger_family" and not (DATA / "adroit_experts").is_dir():
         return "the published experts are not here; set UNDERSTUDY_DATA to the folder that holds adroit_experts"
     if name in ("metaworld_experts", "dagger_family") and find_spec("metaworld") is None:

@@ -48,7 +48,7 @@ def test_what_can_be_asked_decides(usual, situation, method, gate):
         (Situation(), "unknown whether an expert can be asked (--expert yes|no)"),
         (Situation(expert=False, reward=True, robot=True), "a reward alone does not help on a robot"),
         (Situation(expert=False), "nobody can be asked and nothing pays a reward"),
-        (Situation(expert=False, reward=True), "this release has no DAPG yet: clone first"),
+        (Situation(expert=False, reward=True), "it clones them first"),
         (Situation(expert=True), "unknown whether a person must be there"),
         (Situation(expert=True, robot=True), "leaves the decision and the safety to them"),
         (Situation(expert=True, robot=False), "an answer costs nothing"),

@@ -82,9 +82,10 @@ def advise(diagnosis: Diagnosis, situation: Situation) -> Advice:
         reasons += [
             "nobody can be asked, but a reward and a simulator can be tried against: reinforcement learning from the "
             "demonstrations goes beyond them",
-            "this release has no DAPG yet: clone first, which DAPG does too, and see how far that goes",
+            "it clones them first; the clone alone is in the run's clone/, to see what the reward has added",
         ]
-        return Advice("dapg", None, (20, 50), tuple(reasons), (clone, measure))
+        command = f"understudy finetune --env {world} --demos {data} --out runs/dapg"
+        return Advice("dapg", None, (20, 50), tuple(reasons), (command,))
     reasons.append(_why_only_cloning(situation))
     return Advice("bc", None, (50, 200), tuple(reasons), (clone, measure))
 

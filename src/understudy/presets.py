@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from understudy.errors import ConfigError
-from understudy.inference import FeedForwardConfig
+from understudy.errors import ConfigError, require_within
+from understudy.inference import MOST_MEMBERS, FeedForwardConfig
 from understudy.recipe import FinetuneConfig, TrainConfig
 
 
@@ -128,8 +128,25 @@ _RESIDUAL = Preset(
     ),
 )
 
-PRESETS: dict[str, Preset] = {"residual": _RESIDUAL, "small-batches": _SMALL, "dapg-paper": _PAPER}
-DEFAULT = "residual"
+_SCRATCH = Preset(
+    about="a fresh network and the reward alone",
+    shape=FeedForwardConfig(hidden=(64, 64), activation="tanh", head="gaussian"),
+    members=1,
+    clone=TrainConfig(),
+    clone_epochs=None,
+    update="npg",
+    update_options={"step_size": 0.05},
+    term_options={"lam0": 0.0},
+    finetune=FinetuneConfig(steps=1_000_000),
+)
+
+PRESETS: dict[str, Preset] = {
+    "residual": _RESIDUAL,
+    "small-batches": _SMALL,
+    "dapg-paper": _PAPER,
+    "scratch": _SCRATCH,
+}
+DEFAULT, FROM_SCRATCH = "residual", "scratch"
 
 
 def preset_called(name: str) -> Preset:
@@ -141,3 +158,26 @@ def preset_called(name: str) -> Preset:
     if name not in PRESETS:
         raise ConfigError(f"no preset is called {name!r}; accepted: {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def with_clone(preset: Preset, options: Mapping[str, Any]) -> Preset:
+    """The preset with other options of its cloning: fields of TrainConfig, and `members`.
+
+    Raises:
+        ConfigError: there is no such option, or a value cannot work.
+    """
+    known = {item.name: item.default for item in fields(TrainConfig) if item.name != "seed"}
+    for name, value in options.items():
+        if name != "members" and name not in known:
+            raise ConfigError(f"cloning has no option {name}; it has members, {', '.join(known)}")
+        wanted = type(known.get(name, 1))
+        kind = (int, float) if wanted is float else wanted
+        if known.get(name) is not None and (not isinstance(value, kind) or (wanted is not bool and value is True)):
+            raise ConfigError(
+                f"{name} of the cloning is {value!r}; accepted: {wanted.__name__}, like {known.get(name, 5)}"
+            )
+    rest = {name: value for name, value in options.items() if name != "members"}
+    members = options.get("members", preset.members)
+    require_within("members", members, 1, MOST_MEMBERS)
+    epochs = None if "steps" in rest else preset.clone_epochs
+    return replace(preset, members=members, clone=replace(preset.clone, **rest), clone_epochs=epochs)

@@ -22,6 +22,7 @@ from understudy.cli.console import progress, say, tell
 from understudy.cli.correcting import dagger
 from understudy.cli.data import import_, inspect, record, replay, view
 from understudy.cli.measuring import compare, evaluate, report
+from understudy.cli.tuning import finetune
 from understudy.durable import in_words
 from understudy.errors import ConfigError, UnderstudyError, require_within
 from understudy.recipe import LARGEST_SEED
@@ -58,6 +59,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "replay": replay,
     "train bc": train_bc,
     "dagger": dagger,
+    "finetune": finetune,
     "evaluate": evaluate,
     "compare": compare,
     "report": report,
@@ -67,6 +69,7 @@ _AFTER_CTRL_C = {
     "demo": "the same command goes on where it stopped",
     "train bc": "the same command with --resume goes on where it stopped",
     "dagger": "the same command with --resume goes on where it stopped",
+    "finetune": "the same command with --resume goes on where it stopped",
     "view": "a film holds what it had shown",
 }
 

@@ -29,8 +29,7 @@ def generalised_advantages(
 ) -> NDArray[np.float64]:
     """A_t = sum_l (gamma lam)^l d_(t+l) with d_t = r_t + gamma V_(t+1) - V_t, (T,).
 
-    Schulman et al. 2016, "High-Dimensional Continuous Control Using Generalized Advantage Estimation", equations 11
-    and 16.
+    Schulman et al. 2016, "High-Dimensional Continuous Control Using Generalized Advantage Estimation", equation 16.
 
     Args:
         rewards: (T,).

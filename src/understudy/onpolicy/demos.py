@@ -77,8 +77,8 @@ class DemoTerm(_Fading):
         sum_(on-policy rows) A(o, a) grad log pi(a | o) + sum_(demonstrations) w grad log pi(a | o)
         w = lam0 lam1^k max A
 
-    with A the whitened advantages and max over the on-policy rows of batch k (Rajeswaran et al. 2018, section V-B).
-    With `scale="one"` the maximum is left out, as in the authors' code (mjrl, `algos/dapg.py`).
+    with A the whitened advantages and max over the on-policy rows of batch k (Rajeswaran et al. 2018, the
+    augmented gradient). With `scale="one"` the maximum is left out, as in the authors' code (mjrl, `algos/dapg.py`).
 
     Args:
         demos: what is learnt from.

@@ -66,15 +66,9 @@ class Verdict:
         if self.which == "start":
             return "the policy as it was given"
         kind = "a sampled policy" if self.acts == "sampled" else "the mean of a policy"
-        told = [
-            f"{row['acts']} after batch {row['iteration']} {_score(row)}"
-            for row in (
-                *self.trials[self.chosen : self.chosen + 1],
-                *self.trials[: self.chosen],
-                *self.trials[self.chosen + 1 :],
-            )
-        ]
-        return f"deployed {kind} after batch {self.iteration} ({'; '.join(told) or 'not tried'})"
+        order = [self.chosen, *(place for place in range(len(self.trials)) if place != self.chosen)]
+        told = [_told(self.trials[place]) for place in order] if self.trials else ["not tried"]
+        return f"deployed {kind} after batch {self.iteration} ({'; '.join(told)})"
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -129,6 +123,8 @@ def mean_return(episodes: Sequence[Episode]) -> float:
     return float(np.mean([episode.rewards.sum(dtype=np.float64) for episode in episodes]))
 
 
-def _score(row: Mapping[str, Any]) -> str:
+def _told(row: Mapping[str, Any]) -> str:
     success = "" if row["success"] is None else f"success {row['success']:.2f}, "
-    return f"{success}return {row['mean_return']:.2f} of {row['episodes']}"
+    return (
+        f"{row['acts']} after batch {row['iteration']}: {success}return {row['mean_return']:.2f} of {row['episodes']}"
+    )

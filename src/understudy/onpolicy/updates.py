@@ -80,8 +80,9 @@ class NPG:
 
         sqrt(step_size / (g^T x)) x
 
-    which the quadratic model of the KL divergence puts at a KL of step_size / 2 (Kakade 2001; Rajeswaran et al. 2018,
-    section IV, "Natural Policy Gradient"). The KL is then measured, and the step halved until it holds.
+    which the quadratic model of the KL divergence puts at a KL of step_size / 2 (Kakade 2001; the normalised step of
+    Rajeswaran et al. 2017, "Towards Generalization and Simplicity in Continuous Control"). The KL is then measured,
+    and the step halved until it holds.
 
     Args:
         step_size: delta, twice the KL divergence that the quadratic model foresees.

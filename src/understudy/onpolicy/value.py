@@ -25,7 +25,7 @@ class ValueFunction:
     The time enters as t / 1000 and its second to fourth power, since in an episode that ends at a fixed step the same
     state is worth less later (the features of the DAPG authors' `mlp_baseline.py`). Returns are learnt in deviations:
     mean and deviation of all targets so far, and the last layer follows each change of them, so that the values stay
-    what they were (van Hasselt et al. 2016, "Learning values across many orders of magnitude", equation 3).
+    what they were (van Hasselt et al. 2016, "Learning values across many orders of magnitude").
 
     Args:
         inputs: D.

@@ -12,7 +12,8 @@ from typing import Any
 from understudy.errors import ConfigError, UnderstudyError
 from understudy.evaluate import Evaluation
 from understudy.inference import FeedForwardConfig
-from understudy.recipe import DAGGER_RECIPE, DAggerConfig, TrainConfig
+from understudy.presets import preset_called
+from understudy.recipe import DAGGER_RECIPE, DAggerConfig, FinetuneConfig, TrainConfig
 
 
 def training_command(run: Path, config: Mapping[str, Any]) -> str | None:
@@ -25,6 +26,8 @@ def training_command(run: Path, config: Mapping[str, Any]) -> str | None:
     Raises:
         ConfigError: the config is not what a training wrote.
     """
+    if config.get("command") == "finetune":
+        return _finetune(run, config)
     if config.get("command") not in ("train", "dagger"):
         return None
     policy = dict(config.get("policy", {}))
@@ -54,6 +57,45 @@ def training_command(run: Path, config: Mapping[str, Any]) -> str | None:
         raise ConfigError(f"{str(run / 'config.json')!r} is not what this Understudy's training writes") from error
 
 
+def _finetune(run: Path, config: Mapping[str, Any]) -> str | None:
+    """The command that fine-tunes the policy of a run again; None where none does, as from Python."""
+    if "env" not in config or "preset" not in config:
+        return None
+    try:
+        words = ["--env", config["env"], "--out", run, "--preset", config["preset"]]
+        if "data" in config:
+            words += ["--demos", config["data"]]
+        update = dict(config["update"])
+        words += ["--update", update.pop("name")]
+        for pair in config.get("env_arguments", ()):
+            words += ["--env-arg", pair]
+        for pair in config.get("clone_arguments", ()):
+            words += ["--clone-arg", pair]
+        for name, value in update.items():
+            words += ["--update-arg", f"{name}={_json(value)}"]
+        if config["demo_term"] is not None:
+            term = dict(config["demo_term"])
+            words += ["--term", term.pop("name")]
+            for name, value in term.items():
+                words += ["--term-arg", f"{name}={_json(value)}"]
+        for name, value in (config["starts"] or {}).items():
+            if name != "data_fingerprint":
+                words += ["--start-arg", f"{name}={_json(value)}"]
+        settings = FinetuneConfig(**_tuples(config["finetune"]))
+        start = [config["start"]] if "start" in config else []
+        return _line("finetune", *start, *words, *_options(settings, preset_called(config["preset"]).finetune))
+    except (AttributeError, KeyError, TypeError, ValueError, UnderstudyError) as error:
+        raise ConfigError(f"{str(run / 'config.json')!r} is not what this Understudy's training writes") from error
+
+
+def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+
+
+def _json(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def evaluation_command(run: Path, evaluation: Evaluation) -> str:
     """The command that evaluates the policy of a run again."""
     words = ["--env", evaluation.world, "--episodes", len(evaluation.trials), "--seed", evaluation.seed]
@@ -66,7 +108,8 @@ def evaluation_command(run: Path, evaluation: Evaluation) -> str:
 
 
 def _options(
-    settings: FeedForwardConfig | TrainConfig | DAggerConfig, usual: TrainConfig | None = None
+    settings: FeedForwardConfig | TrainConfig | DAggerConfig | FinetuneConfig,
+    usual: TrainConfig | FinetuneConfig | None = None,
 ) -> Iterator[object]:
     """The words for the settings that are not at their defaults, or not those of `usual`."""
     for field in fields(settings):

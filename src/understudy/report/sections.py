@@ -10,7 +10,15 @@ from typing import Any
 
 from understudy.durable import is_regular
 from understudy.evaluate import Comparison, Evaluation, compare
-from understudy.report.charts import StudyPoint, interval_bar, loss_chart, rate_chart, study_chart
+from understudy.report.charts import (
+    StudyPoint,
+    interval_bar,
+    loss_chart,
+    rate_chart,
+    return_chart,
+    study_chart,
+    success_chart,
+)
 from understudy.report.contents import Clip, Report, is_judged
 from understudy.report.failures import LEVEL, Leaving
 from understudy.report.markup import Child, Markup, element, join, table
@@ -195,7 +203,8 @@ def _study_findings(chosen: Sequence[StudyPoint]) -> Markup:
 
 def training(report: Report) -> Markup | None:
     """How the loss went."""
-    charts = [chart for chart in (loss_chart(report.metrics), rate_chart(report.metrics)) if chart]
+    drawn = (draw(report.metrics) for draw in (loss_chart, rate_chart, success_chart, return_chart))
+    charts = [chart for chart in drawn if chart]
     if not charts:
         return None
     return section(
