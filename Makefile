@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench verify-data verify-repeat verify-security system clean
+.PHONY: help setup demo test check format bench verify-data verify-repeat verify-security verify-safety system clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -46,13 +46,17 @@ bench: $(READY)  ## every figure of the docs, into benchmarks/results; can be st
 	$(BIN)/python benchmarks/run_all.py
 
 verify-data: $(READY)  ## the full form of the promises about data
-	$(BIN)/python -m pytest -m full tests/dataset
+	$(BIN)/python -m pytest -m full tests/dataset tests/robots/test_record_kills.py
 
 verify-repeat: $(READY)  ## the full form of the promises about repeatability
-	$(BIN)/python -m pytest -m full tests --ignore=tests/dataset
+	$(BIN)/python -m pytest -m full tests --ignore=tests/dataset --ignore=tests/robots/test_record_kills.py
 
 verify-security: $(READY)  ## the full form of the promises about security
 	$(BIN)/python -m pytest -m "full or not full" -k "hostile or mutated" tests
+
+verify-safety: $(READY)  ## the full form of the promises about motion; wants the machine to itself, under an hour
+	$(BIN)/python benchmarks/safety_timing.py --anew
+	$(BIN)/python benchmarks/safety_limits.py --anew
 
 system:  ## Debian packages for videos (EGL) and for the tests that open the report in a browser (Chromium)
 	$(shell [ "$$(id -u)" = 0 ] || echo sudo) apt-get update -qq

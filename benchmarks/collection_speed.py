@@ -61,15 +61,22 @@ class Kept:
         self.seeds.append(episode.seed)
 
 
-def stepped(actions: list[Any], seeds: list[int]) -> float:
-    """Seconds that two processes take for the same actions; starting them does not count."""
-    recording = dict(zip(seeds, actions, strict=True))
-    with Pool(Stepper(recording), 2) as pool:
-        jobs = [_Job(seed, None) for seed in seeds]
-        list(pool.map(jobs[:4]))
-        began = time.perf_counter()
-        list(pool.map(jobs))
-        return time.perf_counter() - began
+class Again(Stepper):
+    """Runs the actions that it was told last."""
+
+    def hear(self, news: dict[int, Any]) -> None:
+        """Actions (T, A) by seed."""
+        self._recording = news
+
+
+def stepped(pool: Pool, kept: Kept) -> float:
+    """Seconds that two processes take for the actions of a batch."""
+    pool.tell(dict(zip(kept.seeds, kept.actions, strict=True)))
+    jobs = [_Job(seed, None) for seed in kept.seeds]
+    list(pool.map(jobs[:2]))  # with the actions in their hands
+    began = time.perf_counter()
+    list(pool.map(jobs))
+    return time.perf_counter() - began
 
 
 def measure(preset: Preset, demos: us.Dataset, batches: int) -> dict[str, list[float]]:
@@ -84,7 +91,7 @@ def measure(preset: Preset, demos: us.Dataset, batches: int) -> dict[str, list[f
     steps = batches * preset.finetune.episodes * 200
     config = replace(preset.finetune, steps=steps, judge_episodes=0)
     kept, rows = Kept(), {"steps": [], "collect_s": [], "learn_s": [], "env_step_s": []}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, Pool(Again({}), 2, build_patience_s=600) as pool:
         logs = us.finetune(
             start, WORLD, update, demo_term=term, config=config, workers=2, run=Path(folder) / "run", watcher=kept
         )
@@ -94,7 +101,7 @@ def measure(preset: Preset, demos: us.Dataset, batches: int) -> dict[str, list[f
                 rows["steps"].append(log.step - done)
                 rows["collect_s"].append(log.numbers["collect_s"])
                 rows["learn_s"].append(log.numbers["learn_s"])
-                rows["env_step_s"].append(stepped(kept.actions, kept.seeds))
+                rows["env_step_s"].append(stepped(pool, kept))
             done = log.step
     return rows
 

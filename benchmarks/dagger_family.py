@@ -1,15 +1,17 @@
 """The DAgger family on twelve tasks: what the expert's labels buy, against cloning at the same number of labels.
 
-Each task has its own number of demonstrations to begin with and of episodes a round, chosen on starts from 500000 so
-that cloning with the whole budget of labels stays below 80 %. The recipe, the rounds and the gates are the defaults of
-`understudy dagger` everywhere. Cells run in two processes, and a stopped run continues.
+Each task has its own number of demonstrations to begin with, of episodes a round, and its own schedule of DAgger, all
+chosen on starts from 500000, so that cloning with the whole budget of labels stays below 80 %. Cloning has the same
+network, the same recipe and as many labels; where failures are left out, they cost their labels all the same. The other
+gates, with their defaults, stand beside "dagger-all", the same DAgger asking at every step. Cells run in two processes,
+and a stopped run continues.
 """
 
 from __future__ import annotations
 
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +23,36 @@ from understudy.interactive.ledger import Entry, total_of
 from understudy.recipe import DAGGER_RECIPE
 
 SEEDS, STARTS, FIRST_START, MAX_STEPS, ROUNDS = (0, 1, 2), 100, 10_000, 200, 4
+EVALUATED = range(FIRST_START, FIRST_START + STARTS)
+SHAPE = us.FeedForwardConfig(hidden=(128, 128))
 PROCESSES = 2
 DRAWS, ALPHA = 10_000, 0.05
 
 
 @dataclass(frozen=True)
 class Task:
-    """A world, its expert, the demonstrations to begin with, and the episodes of each round."""
+    """A world, its expert, the demonstrations to begin with, the episodes of each round, and the schedule of DAgger.
+
+    With a `bout`, the policy begins and the expert takes over for good after so many steps in the mean; without one the
+    policy drives alone. Where an expert fails itself, what it says of a lost attempt is no help, and is left out.
+    """
 
     world: str
     expert: str
     demonstrations: int
     episodes: int
+    ask: float
+    bout: int | None = None
+    failures: bool = True
+
+    @property
+    def schedule(self) -> dict[str, Any]:
+        if self.bout is None:
+            return {"schedule": "indicator", "ask": self.ask}
+        return {"schedule": "constant", "beta": 1.0, "bout": self.bout, "ask": self.ask}
+
+    def recipe(self, seed: int) -> us.TrainConfig:
+        return replace(DAGGER_RECIPE, seed=seed, failures=self.failures)
 
 
 def _metaworld(name: str) -> str:
@@ -40,21 +60,27 @@ def _metaworld(name: str) -> str:
 
 
 TASKS = {
-    "PickPlace": Task("understudy/PickPlace-v0", "scripted", 8, 4),
-    "relocate": Task("understudy/AdroitRelocate-v0", "adroit_experts/relocate.npz", 4, 2),
-    "hammer": Task("understudy/AdroitHammer-v0", "adroit_experts/hammer.npz", 1, 1),
-    "fetch-pick-and-place": Task("FetchPickAndPlace-v4", "fetch_experts/FetchPickAndPlace.npz", 10, 6),
-    "peg-insert-side": Task(_metaworld("peg-insert-side"), "scripted", 4, 2),
-    "assembly": Task(_metaworld("assembly"), "scripted", 2, 1),
-    "pick-place": Task(_metaworld("pick-place"), "scripted", 4, 2),
-    "stick-pull": Task(_metaworld("stick-pull"), "scripted", 5, 2),
-    "shelf-place": Task(_metaworld("shelf-place"), "scripted", 5, 2),
-    "box-close": Task(_metaworld("box-close"), "scripted", 5, 2),
-    "basketball": Task(_metaworld("basketball"), "scripted", 5, 2),
-    "bin-picking": Task(_metaworld("bin-picking"), "scripted", 5, 2),
+    "PickPlace": Task("understudy/PickPlace-v0", "scripted", 12, 6, ask=0.15),
+    "relocate": Task("understudy/AdroitRelocate-v0", "adroit_experts/relocate.npz", 5, 3, ask=0.15),
+    "hammer": Task("understudy/AdroitHammer-v0", "adroit_experts/hammer.npz", 1, 1, ask=0.15),
+    "fetch-pick-and-place": Task("FetchPickAndPlace-v4", "fetch_experts/FetchPickAndPlace.npz", 30, 8, ask=0.4),
+    "peg-insert-side": Task(_metaworld("peg-insert-side"), "scripted", 8, 4, ask=0.1, bout=50, failures=False),
+    "assembly": Task(_metaworld("assembly"), "scripted", 3, 1, ask=0.1, bout=45),
+    "pick-place": Task(_metaworld("pick-place"), "scripted", 4, 2, ask=0.1, bout=25),
+    "stick-pull": Task(_metaworld("stick-pull"), "scripted", 6, 2, ask=0.1, bout=55, failures=False),
+    "shelf-place": Task(_metaworld("shelf-place"), "scripted", 6, 2, ask=0.1, bout=45),
+    "box-close": Task(_metaworld("box-close"), "scripted", 6, 2, ask=0.1, bout=55, failures=False),
+    "basketball": Task(_metaworld("basketball"), "scripted", 6, 2, ask=0.1, bout=45),
+    "bin-picking": Task(_metaworld("bin-picking"), "scripted", 6, 2, ask=0.1, bout=60),
 }
 GATES = ("safe", "lazy", "hg", "thrifty")
 GATED_TASKS = ("PickPlace", "relocate", "peg-insert-side", "assembly")
+
+
+def _gate(task: Task, name: str) -> us.Gate:
+    if name == "dagger-all":
+        return us.gate_for("dagger", {**task.schedule, "ask": 1.0})
+    return us.gate_for(name, task.schedule if name == "dagger" else {})
 
 
 def expert_of(task: Task) -> str:
@@ -71,51 +97,54 @@ def seeded(env: Any, expert: us.Expert, folder: Path, count: int, labels: int, s
     return dataset
 
 
-def bits(world: str, policy: Any) -> str:
+def bits(world: str, policy: Any, starts: range = EVALUATED) -> str:
     """Success of each start as a row of 0 and 1."""
-    result = us.evaluate(world, policy, episodes=STARTS, seed=FIRST_START, max_steps=MAX_STEPS)
+    result = us.evaluate(world, policy, episodes=len(starts), seed=starts.start, max_steps=MAX_STEPS)
     return "".join("1" if trial.success else "0" for trial in result.trials)
 
 
 def expert_alone(task: Task) -> str:
     env = us.make_env(task.world)
     agent = us.Demonstrator(us.sim.expert_for(env, expert_of(task)))
-    seeds = range(FIRST_START, FIRST_START + STARTS)
-    won = [us.rollout(env, agent, seed=seed, max_steps=MAX_STEPS).success == 1 for seed in seeds]
+    won = [us.rollout(env, agent, seed=seed, max_steps=MAX_STEPS).success == 1 for seed in EVALUATED]
     env.close()
     return "".join("1" if one else "0" for one in won)
 
 
-def interactive(task: Task, gate: str, seed: int, *, with_bc: bool) -> dict[str, Any]:
+def interactive(
+    task: Task, gate: str, seed: int, *, with_bc: bool, starts: range = EVALUATED, progress_starts: int = 20
+) -> dict[str, Any]:
     """One run of `dagger`; with BC at the same number of labels beside it."""
     env = us.make_env(task.world)
     script = us.sim.expert_for(env, expert_of(task))
     expert = us.sim.expert_for(env, f"human:{expert_of(task)}") if gate == "hg" else script
-    recipe = us.TrainConfig(**{**asdict(DAGGER_RECIPE), "seed": seed})
-    config = us.DAggerConfig(rounds=ROUNDS, episodes=task.episodes, max_steps=MAX_STEPS, progress_starts=20)
+    recipe = task.recipe(seed)
+    config = us.DAggerConfig(
+        rounds=ROUNDS, episodes=task.episodes, max_steps=MAX_STEPS, progress_starts=progress_starts
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         demos = seeded(env, script, folder / "demos", task.demonstrations, 0, seed)
-        shape: us.Policy = us.FeedForward.for_data(demos, seed=seed)
+        shape: us.Policy = us.FeedForward.for_data(demos, SHAPE, seed=seed)
         if gate in ("thrifty", "ensemble"):
             shape = us.Ensemble.of(shape, 5, seed=seed)
         ledger: list[Entry] = []
         progress = []
-        for one in us.dagger(env, expert, us.gate_for(gate), shape, demos, config, recipe, run=folder / "run"):
+        for one in us.dagger(env, expert, _gate(task, gate), shape, demos, config, recipe, run=folder / "run"):
             ledger.append(one.entry)
             progress.append(one.evaluation.success_rate if one.evaluation else None)
             policy = one.policy
         result = {
-            "success": bits(task.world, policy),
+            "success": bits(task.world, policy, starts),
             "ledger": [entry.to_json() for entry in ledger],
             "progress": progress,
             "labels": sum(entry.labels for entry in ledger),
         }
         if with_bc:
             many = seeded(env, script, folder / "many", 0, result["labels"], seed)
-            clone = us.train(us.FeedForward.for_data(many, seed=seed), many, recipe)
+            clone = us.train(us.FeedForward.for_data(many, SHAPE, seed=seed), many, recipe)
             result["bc"] = {
-                "success": bits(task.world, clone),
+                "success": bits(task.world, clone, starts),
                 "labels": many.steps,
                 "demonstrations": len(many),
                 "on_tuning_starts": us.evaluate(
@@ -139,7 +168,9 @@ def wanted() -> list[str]:
     names = [f"{task}, expert" for task in TASKS]
     names += [f"{task}, dagger, seed {seed}" for seed in SEEDS for task in TASKS]
     gated = [task for task in GATED_TASKS if task in TASKS]
-    return names + [f"{task}, {gate}, seed {seed}" for seed in SEEDS for gate in GATES for task in gated]
+    return names + [
+        f"{task}, {gate}, seed {seed}" for seed in SEEDS for gate in ("dagger-all", *GATES) for task in gated
+    ]
 
 
 def table(cells: dict[str, Any], task: str, gate: str, part: str | None = None) -> np.ndarray | None:
@@ -208,15 +239,15 @@ def summary(cells: dict[str, Any]) -> dict[str, Any]:
 
 
 def gates_of(cells: dict[str, Any], task: str) -> dict[str, Any]:
-    """Each gate beside DAgger on one task: success, labels, switches, and the lower bound of the difference."""
-    dagger = table(cells, task, "dagger")
+    """Each gate beside DAgger that asks at every step: success, labels, switches, lower bound of the difference."""
+    dagger = table(cells, task, "dagger-all")
     found: dict[str, Any] = {}
     for gate in GATES:
         ours = table(cells, task, gate)
         if dagger is None or ours is None:
             continue
         runs = [cells[f"{task}, {gate}, seed {seed}"]["ledger"][1:] for seed in SEEDS]
-        plain = [cells[f"{task}, dagger, seed {seed}"]["ledger"][1:] for seed in SEEDS]
+        plain = [cells[f"{task}, dagger-all, seed {seed}"]["ledger"][1:] for seed in SEEDS]
         total = total_of(row for run in runs for row in run)
         found[gate] = {
             "success": ours.mean(),

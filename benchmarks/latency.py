@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from common import Results
@@ -16,17 +17,24 @@ CALLS = 20_000
 
 def save_policies(folder: Path) -> None:
     """Random weights cost what trained ones cost; run in a child, since it needs torch."""
-    from understudy import Ensemble, FeedForward, FeedForwardConfig, Spec, save
+    from understudy import save
+
+    for name in ("one", "default"):
+        save(new_policy(name), folder / name)
+
+
+def new_policy(name: str) -> Any:
+    """`one` network 39 -> 3 x 256 -> 28, or the `default` ensemble for as many channels."""
+    from understudy import Ensemble, FeedForward, FeedForwardConfig, Spec
     from understudy.policies.ensemble import MEMBERS
     from understudy.statistics import ChannelStatistics
 
     rng = np.random.default_rng(0)
     spec = Spec.unnamed(39, 28)
     one = FeedForward(spec, FeedForwardConfig(hidden=(256, 256, 256))).initialized(0)
-    for name, policy in (("one", one), ("default", Ensemble.of(FeedForward(spec), MEMBERS))):
-        statistics = [ChannelStatistics.of([rng.normal(size=(100, size)).astype(np.float32)]) for size in (39, 28)]
-        policy.fit_scaling(*statistics)
-        save(policy, folder / name)
+    policy = one if name == "one" else Ensemble.of(FeedForward(spec), MEMBERS)
+    policy.fit_scaling(*[ChannelStatistics.of([rng.normal(size=(100, size)).astype(np.float32)]) for size in (39, 28)])
+    return policy
 
 
 def measure(folder: Path) -> dict[str, float]:

@@ -274,6 +274,142 @@ def dagger_expert(content: dict[str, Any]) -> Reading:
     return Reading(f"{reached} of {tasks}", tasks == DAGGER_TASKS and reached >= 10)
 
 
+def export_ratio(policy: str) -> Callable[[dict[str, Any]], Reading]:
+    def read(content: dict[str, Any]) -> Reading:
+        ratio = summary(content)[f"{policy}_over_bare"]
+        text = f"{ratio['p50_us']:.2f} times at p50, {ratio['p99_us']:.2f} at p99"
+        each = over_runs(summary(content)[f"{policy}_over_bare_p99_each"])
+        spread = f"p99 {each}; by CPU time {ratio['cpu_p50_us']:.2f} and {ratio['cpu_p99_us']:.2f}"
+        return Reading(text, ratio["p50_us"] <= 1.2 and ratio["p99_us"] <= 1.2, spread)
+
+    return read
+
+
+def loads_elsewhere(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    same = "same bytes in torch" if found["same_bytes_in_torch"] else "other bytes in torch"
+    where = f"Python {' and '.join(found['pythons'])}{', another user' if found['another_user'] else ''}"
+    largest = found["largest_difference_onnx"]
+    met = found["same_bytes_in_torch"] and largest <= 1e-5 and bool(found["without_torch"]) and found["another_user"]
+    without = f"without torch on {' and '.join(found['without_torch']) or 'none'}"
+    return Reading(f"{same}; {largest:.1e} of the action range in ONNX", met, f"{where}; {without}")
+
+
+def safety_commands(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    text = f"{found['violations']} of {found['commands']:,} ({found['on_the_wire']:,} reached the wire)"
+    return Reading(text, found["violations"] == 0, f"below {3 / found['commands']:.0e} at 95 %")
+
+
+def safety_not_finite(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    periods = found["worst_periods_to_the_stop"]
+    text = f"{found['not_finite_on_the_wire']} of {found['not_finite_tried']}, stopped after {periods:.0f} periods"
+    return Reading(text, found["not_finite_on_the_wire"] == 0 and periods <= 1)
+
+
+def safety_jumps(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    tried = f"{found['starts']:,} starts, {found['takeovers']:,} takeovers, {found['seams']:,} seams"
+    return Reading(f"{found['jumps']} in {tried}", found["jumps"] == 0)
+
+
+def safety_silence(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    text = f"{1e3 * found['rest_worst_s']:.0f} ms (median {1e3 * found['rest_median_s']:.0f} ms)"
+    late = f"timer late in {found['rest_timer_late']} of {content['silences']:,}"
+    with_late = found["rest_worst_with_late_timer_s"]
+    late += f", worst there {1e3 * with_late:.0f} ms" if with_late else ""
+    return Reading(text, found["rest_worst_s"] <= 0.140, late)
+
+
+def safety_button(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    p99_ms, worst_ms = 1e3 * found["press_p99_s"], 1e3 * found["press_worst_s"]
+    late = f"timer late in {found['press_timer_late']} of {content['presses']:,}"
+    with_late = found["press_worst_with_late_timer_s"]
+    late += f", worst there {1e3 * with_late:.0f} ms" if with_late else ""
+    latched = found["commands_after_a_press"] == 0
+    return Reading(f"p99 {p99_ms:.1f} ms, max {worst_ms:.1f} ms", p99_ms <= 50 and worst_ms <= 150 and latched, late)
+
+
+def safety_ticks(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    return Reading(
+        f"{found['idle_overruns']} of {content['ticks']:,}", found["idle_overruns"] * 1000 <= content["ticks"]
+    )
+
+
+def safety_loaded_ticks(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    oldest_ms = 1e3 * found["loaded_oldest_action_s"]
+    text = f"{oldest_ms:.0f} ms; {found['loaded_overruns']} of {content['ticks']:,} deadlines missed"
+    return Reading(text, oldest_ms <= 200)
+
+
+def safety_faults(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    text = f"{found['fault_broken_promises']} of {found['fault_trials']:,}"
+    return Reading(text, found["fault_broken_promises"] == 0, f"longest wait {found['fault_longest_wait_s']:.1f} s")
+
+
+def safety_added(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    text = f"p50 {found['added_p50_us']:.0f} us, p99 {found['added_p99_us']:.0f} us"
+    apart = f"{found['added_disturbed_steps']:,} of {content['steps']:,} steps disturbed by other programs, apart"
+    own = f"guard in its process: {found['added_in_process_p50_us']:.0f} and {found['added_in_process_p99_us']:.0f} us"
+    return Reading(text, found["added_p99_us"] <= 200, f"{apart}; {own}")
+
+
+def deployed(policy: str) -> Callable[[dict[str, Any]], Reading]:
+    def read(content: dict[str, Any]) -> Reading:
+        found = summary(content)[policy]
+        text = f"{percent(found['robot'])}, in the simulator {percent(found['world'])}"
+        return Reading(text, found["within"], f"simulator {interval(found['world_interval'])}")
+
+    return read
+
+
+def deployed_worse(content: dict[str, Any]) -> Reading:
+    found = summary(content)["worse_robot"]
+    return Reading(percent(found["robot"]), None, interval(found["robot_interval"]))
+
+
+def collected_share(preset: str) -> Callable[[dict[str, Any]], Reading]:
+    def read(content: dict[str, Any]) -> Reading:
+        cell, share = content["cells"][preset], summary(content)[preset]["share_of_env_step"]
+        each = [alone / own for alone, own in zip(cell["env_step_s"], cell["collect_s"], strict=True)]
+        return Reading(percent(share), share >= summary(content)["promised_share"], over_runs(each))
+
+    return read
+
+
+def learning_overhead(preset: str) -> Callable[[dict[str, Any]], Reading]:
+    def read(content: dict[str, Any]) -> Reading:
+        cell, overhead = content["cells"][preset], summary(content)[preset]["overhead_of_learning"]
+        each = [learn / own for learn, own in zip(cell["learn_s"], cell["collect_s"], strict=True)]
+        return Reading(percent(overhead), overhead <= summary(content)["promised_overhead"], over_runs(each))
+
+    return read
+
+
+def return_beside(name: str) -> Callable[[dict[str, Any]], Reading]:
+    def read(content: dict[str, Any]) -> Reading:
+        found = summary(content)[name]
+        text = f"{found['our_return']:.1f} against {found['their_return']:.1f}"
+        return Reading(text, found["our_return"] >= found["their_return"])
+
+    return read
+
+
+def speed_beside(name: str) -> Callable[[dict[str, Any]], Reading]:
+    def read(content: dict[str, Any]) -> Reading:
+        times = summary(content)[name]["times_as_fast"]
+        return Reading(f"{times:.2f} times", times > 1)
+
+    return read
+
+
 FIGURES = (
     Figure(
         "Door, 25 human demonstrations, default recipe of `train bc`: mean success of 5 training seeds x 100 starts",
@@ -332,6 +468,83 @@ FIGURES = (
     Figure("One action of the default policy, idle machine", "-", "latency", latency("default", "idle")),
     Figure("The same with both cores busy", "-", "latency", latency("default", "both_cores_busy")),
     Figure(
+        "One action of an exported policy, 39 -> 3 x 256 -> 28, over bare onnxruntime on the same file",
+        "<= 1.2 times at p50 and p99",
+        "export_latency",
+        export_ratio("one"),
+    ),
+    Figure("The same for the default policy", "<= 1.2 times", "export_latency", export_ratio("default")),
+    Figure(
+        "A policy saved here and loaded elsewhere",
+        "same bytes in torch; <= 1e-5 of the action range in ONNX, without torch",
+        "elsewhere",
+        loads_elsewhere,
+    ),
+    Figure(
+        "Fine-tuning, `dapg-paper`: collection in 2 processes, door, as a share of 2 that only call `env.step`",
+        ">= 90 %",
+        "collection_speed",
+        collected_share("DAPG as published"),
+    ),
+    Figure(
+        "The same: what learning adds to the time of collection",
+        "<= 25 %",
+        "collection_speed",
+        learning_overhead("DAPG as published"),
+    ),
+    Figure(
+        "Fine-tuning, `small-batches`: collection in 2 processes, door, as a share of 2 that only call `env.step`",
+        ">= 90 %",
+        "collection_speed",
+        collected_share("small batches"),
+    ),
+    Figure(
+        "The same: what learning adds to the time of collection",
+        "<= 25 %",
+        "collection_speed",
+        learning_overhead("small batches"),
+    ),
+    Figure(
+        "Fine-tuning, `residual`: collection in 2 processes, door, as a share of 2 that only call `env.step`",
+        ">= 90 %",
+        "collection_speed",
+        collected_share("residual"),
+    ),
+    Figure(
+        "The same: what learning adds to the time of collection",
+        "<= 25 %",
+        "collection_speed",
+        learning_overhead("residual"),
+    ),
+    Figure(
+        "NPG against TRPO of sb3-contrib, door, the reward alone: mean return after the same steps",
+        ">= theirs",
+        "versus_sb3",
+        return_beside("door, NPG"),
+    ),
+    Figure("The same: steps in a second", "> 1 time", "versus_sb3", speed_beside("door, NPG")),
+    Figure(
+        "PPO against PPO of Stable-Baselines3, door, the reward alone: mean return after the same steps",
+        ">= theirs",
+        "versus_sb3",
+        return_beside("door, PPO"),
+    ),
+    Figure("The same: steps in a second", "> 1 time", "versus_sb3", speed_beside("door, PPO")),
+    Figure(
+        "NPG against TRPO of sb3-contrib, pick and place, the reward alone: mean return after the same steps",
+        ">= theirs",
+        "versus_sb3",
+        return_beside("pick and place, NPG"),
+    ),
+    Figure("The same: steps in a second", "> 1 time", "versus_sb3", speed_beside("pick and place, NPG")),
+    Figure(
+        "PPO against PPO of Stable-Baselines3, pick and place, the reward alone: mean return after the same steps",
+        ">= theirs",
+        "versus_sb3",
+        return_beside("pick and place, PPO"),
+    ),
+    Figure("The same: steps in a second", "> 1 time", "versus_sb3", speed_beside("pick and place, PPO")),
+    Figure(
         "Rollouts of a 32 x 32 policy in 2 processes, door, as a share of 2 processes that only call `env.step`",
         ">= 90 %",
         "parallel_rollouts",
@@ -368,6 +581,7 @@ FIGURES = (
         dagger_expert,
     ),
     Figure(
+<<<<<<< HEAD
         "Door, 25 human demonstrations and 200,000 steps: mean success of the training seeds x 100 starts",
         "mean >= 95 %, no seed below 90 %",
         "dapg",
@@ -399,6 +613,65 @@ FIGURES = (
             dapg_published(task, most),
         )
         for task, most in (("door", 1_700_000), ("hammer", 2_200_000), ("relocate", 2_100_000))
+=======
+        "Adversarial commands that got past gate and guard, judged by the robot's own monitor",
+        "0 of 10,000,000",
+        "safety_limits",
+        safety_commands,
+    ),
+    Figure(
+        "Numbers that are not finite or absurd, every stage x channel: on the wire, and until the stop",
+        "0, one period",
+        "safety_limits",
+        safety_not_finite,
+    ),
+    Figure("Jumps at starts, takeovers and seams of chunks", "0", "safety_limits", safety_jumps),
+    Figure(
+        "Robot at rest after the last command, when the policy's process is killed, stopped or hangs: the worst",
+        "<= 140 ms",
+        "safety_timing",
+        safety_silence,
+    ),
+    Figure(
+        "Stop button to stop command, both cores busy (API, signal, key)",
+        "p99 <= 50 ms, max <= 150 ms",
+        "safety_timing",
+        safety_button,
+    ),
+    Figure("50 Hz: deadlines missed, nothing else of ours running", "<= 0.1 %", "safety_timing", safety_ticks),
+    Figure(
+        "50 Hz beside 4 busy processes: oldest observation that was acted upon",
+        "<= 200 ms",
+        "safety_timing",
+        safety_loaded_ticks,
+    ),
+    Figure(
+        "Fault scripts x 50 seeds that hung over 5 s, ended in neither recovered nor stopped, or lost an episode",
+        "0",
+        "safety_timing",
+        safety_faults,
+    ),
+    Figure(
+        "What gate, env and recording add to a step, 1 kHz of simulated time",
+        "p99 <= 200 us",
+        "safety_timing",
+        safety_added,
+    ),
+    *(
+        Figure(
+            f"PickPlace policy ({policy}) deployed on the simulated robot at the real rate: success of 100 starts",
+            "within the simulator's interval",
+            "deploy_success",
+            deployed(policy),
+        )
+        for policy in ("bc seed 0", "bc seed 1", "bc seed 2", "dagger")
+    ),
+    Figure(
+        "BC seed 0 on a worse robot: measurements 30 ms old, commands 20 ms late, noise of 1 mrad and 1 mm",
+        "-",
+        "deploy_success",
+        deployed_worse,
+>>>>>>> dapg
     ),
     Figure("`understudy demo` on 2 cores", "< 5 min", "demo_time", minutes("demo_seconds", 5)),
     Figure("`make test` on 2 cores", "< 10 min", "demo_time", minutes("test_seconds", 10)),
@@ -435,6 +708,8 @@ def page(folder: Path = RESULTS) -> str:
         lines += ["", "## Reinforcement learning from demonstrations, task by task", "", *_dapg_table(contents["dapg"])]
     if contents.get("dagger_family", {}).get("summary"):
         lines += ["", "## DAgger against cloning, task by task", "", *_dagger_table(contents["dagger_family"])]
+    if contents.get("export_latency", {}).get("summary"):
+        lines += ["", "## One action, by each way to run a policy", "", *_backend_table(contents["export_latency"])]
     lines += ["", "## Hosts", "", *(f"- **{letter}**: {text}" for text, letter in hosts.items())]
     if not hosts:
         lines.append(UNMEASURED)
@@ -527,6 +802,7 @@ def _dagger_table(content: dict[str, Any]) -> list[str]:
     return lines
 
 
+<<<<<<< HEAD
 _DAPG_COLUMNS = {
     "alone": "RL alone, 1,000,000 steps",
     "default clone": "BC alone, default of `train bc`",
@@ -557,6 +833,26 @@ def _dapg_table(content: dict[str, Any]) -> list[str]:
                 f"{100 * cell['mean_success']:.1f} ({low:.0f} to {high:.0f}); {100 * cell['mean_sustained']:.1f}"
             )
         lines.append(f"| {task} | " + " | ".join(entries) + " |")
+=======
+def _backend_table(content: dict[str, Any]) -> list[str]:
+    """p50 and p99 of one action, batch 1, of a single network and of the default ensemble."""
+    found = summary(content)
+    lines = [
+        f"`{content['command']}`: batch 1, one thread, the backends in turns of one run, medians of "
+        f"{' and '.join(map(str, content['runs'].values()))} runs of {content['calls']:,} calls each; onnxruntime "
+        f"{content['onnxruntime']}. *Bare* is `session.run` on the same file; *bare network* is the layers alone, "
+        "without scaling and limits. CPU time leaves out what other programs did in between.",
+        "",
+        "| | 39 -> 3 x 256 -> 28: p50 | p99 | p99, CPU time | default policy: p50 | p99 | p99, CPU time |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in found["one"]:
+        both = [found[policy][name] for policy in ("one", "default")]
+        times = " | ".join(
+            f"{cell['p50_us']:.0f} us | {cell['p99_us']:,.0f} us | {cell['cpu_p99_us']:.0f} us" for cell in both
+        )
+        lines.append(f"| {name} | {times} |")
+>>>>>>> dapg
     return lines
 
 

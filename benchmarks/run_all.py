@@ -18,11 +18,16 @@ HERE = Path(__file__).parent
 # The short ones first, so that most of the page is there early.
 ORDER = (
     "latency",
+    "export_latency",
+    "elsewhere",
     "durability",
     "parallel_rollouts",
     "collection_speed",
     "growth",
+    "safety_timing",
+    "safety_limits",
     "pick_place_bc",
+    "deploy_success",
     "training_speed",
     "versus_imitation",
     "door_bc",

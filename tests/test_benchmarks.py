@@ -67,7 +67,7 @@ def test_a_page_without_results_says_that_nothing_was_measured(quote, tmp_path):
     page = quote.page(tmp_path)
     assert page.count(quote.UNMEASURED) >= len(quote.FIGURES)
     assert "| met |" not in page
-    assert "missed" not in page
+    assert "**missed**" not in page
 
 
 def test_a_result_in_progress_is_not_quoted(quote, tmp_path):

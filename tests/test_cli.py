@@ -108,6 +108,29 @@ def test_json_is_written_into_a_folder_that_does_not_exist_yet(story):
     assert json.loads(out.read_text())["episodes"]
 
 
+def test_an_exported_policy_is_taken_wherever_a_policy_is(story, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    out = story / "policy.onnx"
+    assert main(["export", str(story / "runs/bc"), "--out", str(out), "--data", str(story / "data")]) == 0
+    assert re.search(
+        r"differs .* by at most \d\.\de-0\d of the range .* on 1,000 random and \d+ recorded", flat(capsys)
+    )
+    once = ["--episodes", "2", "--workers", "1", *PICK]
+    assert main(["compare", str(story / "runs/bc"), str(out), *once]) == 0
+    assert main(["evaluate", str(out), *once]) == 0
+    assert main(["record", *PICK, "--expert", str(out), "--episodes", "1", "--out", str(tmp_path / "data")]) == 0
+    small = ["--env-arg", "width=64", "--env-arg", "height=48"]
+    capsys.readouterr()
+    code = main(["view", str(out), *PICK, *small, "--episodes", "1", "--out", str(tmp_path / "film.mp4")])
+    assert code == 0 or "install" in capsys.readouterr().err  # a machine without OpenGL films nothing
+    assert main(["export", str(story / "runs/bc"), "--out", str(out)]) == 2
+    assert "never overwritten" in capsys.readouterr().err
+
+
+def flat(capsys):
+    return " ".join(capsys.readouterr().out.split())
+
+
 def test_recording_stays_off_the_starts_of_evaluations(story, tmp_path, capsys):
     assert main(["record", *PICK, "--out", str(tmp_path / "d"), "--seed", "9999", "--episodes", "2"]) == 2
     assert "below 10000" in capsys.readouterr().err

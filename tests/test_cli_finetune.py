@@ -75,7 +75,7 @@ def test_it_tells_each_batch_and_what_is_deployed(story, tmp_path, capsys):
     assert re.search(
         r"^800 of 1,600 steps: success \d\.\d\d, return -?\d+\.\d\d, KL \d\.\d{4} \(\d+ s left\)$", printed, re.M
     )
-    assert re.search(r"^1,600 steps: deployed the mean of a policy after batch \d \(not tried\)$", printed, re.M)
+    assert re.search(r"^1,600 steps: deployed the mean of the best policy after batch \d \(not tried\)$", printed, re.M)
 
 
 def test_reinforcement_learning_alone_needs_neither_policy_nor_demonstrations(tmp_path):
@@ -167,7 +167,10 @@ MISTAKES = {
     "a step of nothing": (["--update-arg", "step_size=0"], "step_size is 0; accepted: above 0"),
     "another term": (["--term", "reward"], "no demonstration term is called 'reward'; accepted: likelihood, distance"),
     "an option no term has": (["--term-arg", "decay=1"], "the term likelihood has no option decay; it has lam0"),
-    "an option no start has": (["--start-arg", "where=1"], "the starts has no option where; it has share"),
+    "an option no start has": (
+        ["--start-arg", "where=1"],
+        "a start inside demonstrations has no option where; it has share",
+    ),
     "an option no cloning has": (["--clone-arg", "epochs=1"], "cloning has no option epochs; it has members, steps"),
     "text for a cloning": (["--clone-arg", "steps=many"], "steps of the cloning is 'many'; accepted: int, like 8000"),
     "too few steps": (["--steps", "100"], "steps is 100; a batch of 4 episodes of 200 steps"),

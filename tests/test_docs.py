@@ -33,6 +33,8 @@ ON_THE_COMMAND_LINE = {
     "--starts 100": "--starts 2",
     "--steps 200000": "--steps 800 --episodes 2 --judge-episodes 0 --value-first-epochs 1 --starts 2 --workers 1 "
     "--env-arg width=64 --env-arg height=48",
+    "--max-steps 100": "--max-steps 10",
+    "--max-steps 200": "--max-steps 20",
 }
 _PLAIN_WORLD = {"--env-arg width=64 --env-arg height=48": ""}  # for a world that draws nothing
 
@@ -94,9 +96,14 @@ def test_the_demo_tells_its_story(folder, monkeypatch, capsys):
     monkeypatch.setattr(demo, "TrainConfig", lambda **options: config(**options, steps=20, measure_every=20))
     monkeypatch.setattr(demo, "DEMONSTRATIONS", (2, 3))
     monkeypatch.setattr(demo, "STARTS", 1)
+    monkeypatch.setattr(demo, "DAGGER_RECIPE", config(steps=20, measure_every=20, lead=0))
+    monkeypatch.setattr(demo, "EPISODES", 1)
     assert main(["demo", "--workers", "1"]) == 0
     assert (folder / "runs/demo/report.html").is_file()
-    assert "report.html" in capsys.readouterr().out
+    assert "What the expert&#x27;s time bought" in (folder / "runs/demo/dagger/report.html").read_text()
+    printed = capsys.readouterr().out
+    assert "round 2: " in printed
+    assert "against the clone: " in printed
 
 
 @pytest.mark.filterwarnings("ignore:.*render_mode='rgb_array' that is not in the possible render_modes")
@@ -113,6 +120,21 @@ def test_your_own_task_goes_from_a_world_and_from_files_to_an_interval(folder, c
         run_commands(screen, plain_world=True)
     printed = capsys.readouterr().out
     assert len(re.findall(r"success [\d.]+ \[[\d.]+, [\d.]+\] of 4", printed)) == 4
+
+
+def test_the_screens_of_export_run(folder, capsys):
+    pytest.importorskip("onnxruntime")
+    run_commands(
+        """understudy record --env understudy/PickPlace-v0 --episodes 50 --out data/pick
+        understudy train bc --data data/pick --out runs/bc"""
+    )
+    for screen in blocks("docs/export.md", "sh"):
+        run_commands(screen)
+    (code,) = blocks("docs/export.md", "python")
+    run_python(code, folder / "export.py")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("random and") == 2
+    assert re.search(r"success [\d.]+ \[[\d.]+, [\d.]+\] of 4", printed)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

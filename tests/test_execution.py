@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from understudy.errors import ConfigError
-from understudy.execution import PolicyAgent
+from understudy.execution import ActionNoise, PolicyAgent
 from understudy.spec import Spec
 
 
@@ -84,3 +84,32 @@ def test_temporal_ensembling_equals_its_literal_form(decay):
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ConfigError):
         PolicyAgent(Counting(), **options)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.8])
+def test_noise_has_the_deviation_asked_for_whatever_its_correlation_in_time(correlation):
+    noise = ActionNoise(np.array([0.5, 2.0], np.float32), seed=(3,), correlation=correlation)
+    noise.reset(7)
+    drawn = np.array([noise.draw() for _ in range(20_000)])
+    np.testing.assert_allclose(drawn.std(0), [0.5, 2.0], rtol=0.06)
+    lagged = [np.corrcoef(column[1:], column[:-1])[0, 1] for column in drawn.T]
+    np.testing.assert_allclose(lagged, correlation, atol=0.04)
+
+
+def test_noise_is_a_function_of_its_seed_and_the_episodes():
+    deviation = np.ones(2, np.float32)
+
+    def first(seed, episode):
+        noise = ActionNoise(deviation, seed=seed)
+        noise.draw()
+        noise.reset(episode)
+        return noise.draw().tolist()
+
+    assert first((1,), 5) == first((1,), 5)
+    assert len({tuple(first(seed, episode)) for seed in ((1,), (2,)) for episode in (5, 6)}) == 4
+
+
+@pytest.mark.parametrize("correlation", [-0.1, 1.0])
+def test_a_correlation_that_cannot_be_is_refused(correlation):
+    with pytest.raises(ConfigError, match=r"correlation is .*; accepted: 0 or more and below 1"):
+        ActionNoise(np.ones(1, np.float32), correlation=correlation)

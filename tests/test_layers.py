@@ -22,15 +22,16 @@ LAYERS = (
     ("policies",),
     ("normalize",),
     # --- no torch from here on ---
-    ("playback", "advice"),
+    ("robots",),
+    ("playback", "advice", "export"),
     ("observers", "dataset"),
     ("evaluate",),
     ("rollout",),
     ("sim.experts",),
     ("execution",),
     ("presets",),
-    ("inference", "recipe", "runs"),
-    ("policy_file",),
+    ("inference", "onnx_file", "onnx_predictor", "recipe", "runs"),
+    ("policy_file", "onnx_messages"),
     ("statistics",),
     ("worlds",),
     ("sim",),
@@ -107,6 +108,19 @@ def test_a_policy_executes_without_torch_matplotlib_and_mujoco():
         "agent.reset(0)\n"
         "assert agent.act(numpy.zeros(3, numpy.float32)).action.shape == (2,)\n"
         "assert not {'torch', 'matplotlib', 'mujoco', 'av'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_an_exported_policy_executes_without_torch_onnx_matplotlib_and_mujoco():
+    pytest.importorskip("onnxruntime")
+    golden = Path(__file__).parent / "golden" / "ensemble-1" / "policy.onnx"
+    check = (
+        "import sys, numpy, understudy\n"
+        f"agent = understudy.PolicyAgent(understudy.load_predictor({str(golden)!r}))\n"
+        "agent.reset(0)\n"
+        "assert agent.act(numpy.zeros(3, numpy.float32)).action.shape == (2,)\n"
+        "assert not {'torch', 'onnx', 'matplotlib', 'mujoco', 'av'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", check], check=True)
 

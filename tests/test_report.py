@@ -350,7 +350,9 @@ def test_a_large_video_is_named_instead(tmp_path: Path) -> None:
     assert "data:video" not in page
 
 
-SHAPE = FeedForwardConfig(hidden=(64, 32), activation="tanh", head="squared", history=2, horizon=4, input_limit=3.5)
+SHAPE = FeedForwardConfig(
+    hidden=(64, 32), activation="tanh", head="squared", history=2, horizon=4, input_limit=3.5, skip=True
+)
 RECIPE = TrainConfig(
     steps=1000,
     batch_size=64,

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -89,3 +90,12 @@ def test_a_wrapper_that_changes_the_numbers_takes_their_names_away():
     assert scaled.actions[0].unit == ""
     assert scaled.actions[0].high == 1
     assert scaled.observations == spec_of(env).observations
+
+
+def test_worlds_with_equal_channels_are_told_apart_by_their_ids():
+    reach, push = (Spec(name, 50.0, (Channel("x"),), (Channel("v"),)) for name in ("Reach-v0", "Push-v0"))
+    reach.require(push, what="push", against="reach")
+    with pytest.raises(SpecMismatch, match="the policy is of Reach-v0, not of Push-v0"):
+        reach.require_same_world(push, what="the policy")
+    reach.require_same_world(replace(push, env_id=""), what="the policy")
+    reach.require_same_world(reach, what="the policy")

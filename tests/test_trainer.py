@@ -15,7 +15,7 @@ import torch
 from tests.datasets import SPEC, point_dataset, point_episode
 from understudy.checkpoint import load
 from understudy.dataset import Dataset
-from understudy.errors import ConfigError, SpecMismatch, TrainingDiverged
+from understudy.errors import ConfigError, DataError, SpecMismatch, TrainingDiverged
 from understudy.policies import Batch, Ensemble, FeedForward, FeedForwardConfig
 from understudy.recipe import TrainConfig
 from understudy.runs import read_metrics
@@ -163,6 +163,29 @@ def test_held_out_episodes_that_the_policy_drove_unasked_measure_nothing(tmp_pat
     train(new_policy(dataset), dataset, QUICK, on_log=logs.append)
     assert len(logs) == 3
     assert all(np.isnan(log.held_out_loss) for log in logs)
+
+
+def mixed(folder):
+    """Four episodes that succeeded, two that failed, one that nobody judged."""
+    with Dataset.create(folder, SPEC) as dataset:
+        for seed, success in enumerate((1, 0, 1, 1, 0, 1, -1)):
+            dataset.append(replace(point_episode(seed), success=success))
+    return dataset
+
+
+def test_an_episode_that_failed_teaches_nothing_unless_asked(tmp_path):
+    dataset = mixed(tmp_path / "data")
+    assert [row.success for row in dataset.without_failures().rows] == [1, 1, 1, 1, -1]
+    without = digest(train(new_policy(dataset), dataset, QUICK))
+    assert without == digest(train(new_policy(dataset), dataset.without_failures(), QUICK))
+    assert without != digest(train(new_policy(dataset), dataset, replace(QUICK, failures=True)))
+
+
+def test_where_every_episode_failed_the_training_says_so(tmp_path):
+    lost = mixed(tmp_path / "data").select([1, 4])
+    with pytest.raises(DataError, match="all 2 episodes failed; record some that succeed"):
+        train(new_policy(lost), lost, QUICK)
+    train(new_policy(lost), lost, replace(QUICK, failures=True))
 
 
 def test_every_window_is_seen_once_in_an_epoch():

@@ -15,12 +15,30 @@ from understudy.episode import Episode
 from understudy.errors import UnderstudyError
 from understudy.evaluate import Comparison, Evaluation, Trial, compare, episodes_needed, evaluate, wilson_interval
 from understudy.execution import PolicyAgent
+from understudy.export import Export, export
 from understudy.inference import FeedForwardConfig, load_predictor
 from understudy.observers import Video
 from understudy.playback import Drift, Show, film, replay, show_live
 from understudy.presets import PRESETS, Preset
 from understudy.recipe import DAggerConfig, FinetuneConfig, TrainConfig
 from understudy.report import write_run_report
+from understudy.robots import (
+    Axis,
+    Deployed,
+    FakeConfig,
+    FakeRobot,
+    Limits,
+    Novelty,
+    Reading,
+    Robot,
+    RobotEnv,
+    RobotSpec,
+    SafetyConfig,
+    SafetyGate,
+    deploy,
+    robot_for,
+)
+from understudy.robots.recording import Outcome, Take, record_on
 from understudy.rollout import Observer, Step, rollout, rollouts
 from understudy.spec import Channel, Spec, spec_of
 from understudy.worlds import make_env
@@ -100,6 +118,7 @@ __all__ = [
     "PRESETS",
     "Advice",
     "Agent",
+    "Axis",
     "Channel",
     "Command",
     "Comparison",
@@ -109,6 +128,7 @@ __all__ = [
     "DemoStarts",
     "DemoTerm",
     "Demonstrator",
+    "Deployed",
     "DistanceTerm",
     "Drift",
     "Driver",
@@ -117,6 +137,9 @@ __all__ = [
     "Episode",
     "Evaluation",
     "Expert",
+    "Export",
+    "FakeConfig",
+    "FakeRobot",
     "FeedForward",
     "FeedForwardConfig",
     "FinetuneConfig",
@@ -126,17 +149,27 @@ __all__ = [
     "HGGate",
     "Journal",
     "LazyGate",
+    "Limits",
+    "Novelty",
     "Observer",
+    "Outcome",
     "Policy",
     "PolicyAgent",
     "Preset",
+    "Reading",
     "Replay",
+    "Robot",
+    "RobotEnv",
+    "RobotSpec",
     "Round",
     "SafeGate",
+    "SafetyConfig",
+    "SafetyGate",
     "Show",
     "Situation",
     "Spec",
     "Step",
+    "Take",
     "ThriftyGate",
     "Tick",
     "TrainConfig",
@@ -148,9 +181,11 @@ __all__ = [
     "clone_for",
     "compare",
     "dagger",
+    "deploy",
     "diagnose",
     "episodes_needed",
     "evaluate",
+    "export",
     "film",
     "finetune",
     "gate_for",
@@ -159,8 +194,10 @@ __all__ = [
     "load_predictor",
     "make_env",
     "record",
+    "record_on",
     "rehearse",
     "replay",
+    "robot_for",
     "rollout",
     "rollouts",
     "save",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from understudy.durable import write_file
 from understudy.errors import PolicyError
+from understudy.onnx_file import is_onnx, read_onnx
 from understudy.policies import Policy, policy_from_file
 from understudy.policy_file import read_policy, require_array, write_policy
 
@@ -28,12 +29,12 @@ def save(policy: Policy, folder: Path | str) -> Path:
 
 
 def load(path: Path | str) -> Policy:
-    """The policy in a policy folder or a run, on the CPU. Needs no data and runs no code from the folder.
+    """The policy in a policy folder, a run or an exported `.onnx`, on the CPU. Needs no data and runs no code from it.
 
     Raises:
         PolicyError: the folder holds no policy, or one that is damaged or of an unknown kind.
     """
-    file, arrays = read_policy(path)
+    file, arrays = read_onnx(path)[:2] if is_onnx(path) else read_policy(path)
     # On the meta device a network has shapes and no memory, so a file that lies about its size costs nothing.
     with torch.device("meta"):
         policy = policy_from_file(file)

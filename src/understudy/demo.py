@@ -1,13 +1,13 @@
-"""The story of `understudy demo`: record, inspect, clone, measure, and see what distribution shift does."""
+"""The story of `understudy demo`: record, inspect, clone, measure, see what distribution shift does, and correct it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from understudy.agent import Demonstrator
 from understudy.dataset import Dataset, diagnose, record
@@ -17,17 +17,21 @@ from understudy.episode import SUCCESS
 from understudy.errors import ConfigError
 from understudy.evaluate import Evaluation, agent_for, compare, evaluate
 from understudy.inference import FeedForwardConfig, load_predictor
-from understudy.recipe import TrainConfig
+from understudy.recipe import DAGGER_RECIPE, DAggerConfig, TrainConfig
 from understudy.report import StudyPoint, write_run_report
 from understudy.report.films import film_evaluation
 from understudy.report.run_files import evaluations_folder, read_evaluations
 from understudy.sim import expert_for
 from understudy.worlds import make_env
 
+if TYPE_CHECKING:
+    from understudy.interactive.dagger import Watcher
+
 WORLD = "understudy/PickPlace-v0"
 DEMONSTRATIONS = (5, 15, 50)
 NOISES = (0.0, TrainConfig().observation_noise)
 STARTS = 100
+ROUNDS, EPISODES, ASKED = 2, 15, 0.15  # of DAgger, from DEMONSTRATIONS[1]
 _EVALUATION = "PickPlace-v0"
 _MARK = "demo.txt"
 
@@ -58,7 +62,7 @@ class _Chapter:
         return f"bc-{self.demonstrations}-{'noise' if self.noise else 'plain'}"
 
 
-def tell(out: Path, *, seed: int, workers: int, say: Callable[[str], None], progress: Bar) -> Path:
+def tell(out: Path, *, seed: int, workers: int, say: Callable[[str], None], progress: Bar, watcher: Watcher) -> Path:
     """Runs the story in a new folder, or goes on with one that was interrupted, and returns its report.
 
     Args:
@@ -67,6 +71,7 @@ def tell(out: Path, *, seed: int, workers: int, say: Callable[[str], None], prog
         workers: processes that evaluate.
         say: prints a line.
         progress: shows how far a part is.
+        watcher: sees the rounds of DAgger.
 
     Raises:
         ConfigError: the folder holds something else, or was begun with another seed.
@@ -91,6 +96,14 @@ def tell(out: Path, *, seed: int, workers: int, say: Callable[[str], None], prog
     few = [chapter for chapter in chapters if chapter.demonstrations == min(DEMONSTRATIONS)]
     noisy, plain = few
     say(f"   noise against none with {min(DEMONSTRATIONS)} demonstrations: {compare(results[plain], results[noisy])}")
+    say(
+        f"\n5. Let the clone of {DEMONSTRATIONS[1]} demonstrations try, ask the expert at one step in "
+        f"{1 / ASKED:.0f} what would have been right, and train on the answers, too (DAgger)."
+    )
+    corrected = _correct(out / "dagger", demonstrations, seed, workers, say, progress, watcher)
+    clone = results[_Chapter(DEMONSTRATIONS[1], NOISES[1])]
+    say(f"   corrected: {corrected}; against the clone: {compare(clone, corrected)}")
+    say(f"   {write_run_report(out / 'dagger')} shows what the expert's time bought")
     best = out / chapters[0].folder
     camera = partial(make_env, WORLD, render_mode="rgb_array")
     why_not = film_evaluation(best, _EVALUATION, results[chapters[0]], camera, agent_for(load_predictor(best)))
@@ -134,6 +147,42 @@ def _clone_and_measure(
     policy = FeedForward.for_data(dataset, FeedForwardConfig(), seed=seed)
     train(policy, dataset, config, run=run, resume=True, on_log=show, on_step=progress.at)
     write_file(run / "health.json", json.dumps(diagnose(dataset).to_json()).encode())
+    return _measure(run, workers, progress)
+
+
+def _correct(
+    run: Path,
+    demonstrations: Dataset,
+    seed: int,
+    workers: int,
+    say: Callable[[str], None],
+    progress: Bar,
+    watcher: Watcher,
+) -> Evaluation:
+    from understudy.interactive import dagger, gate_for
+    from understudy.policies import FeedForward
+
+    env, dataset = make_env(WORLD), demonstrations.select(range(DEMONSTRATIONS[1]))
+    rounds = dagger(
+        env,
+        expert_for(env, "scripted"),
+        gate_for("dagger", {"schedule": "indicator", "ask": ASKED}),
+        FeedForward.for_data(dataset, FeedForwardConfig(), seed=seed),
+        dataset,
+        DAggerConfig(rounds=ROUNDS, episodes=EPISODES, progress_starts=0),
+        replace(DAGGER_RECIPE, seed=seed),
+        run=run,
+        resume=True,
+        watcher=watcher,
+    )
+    for one in rounds:
+        if one.number:
+            say(f"   round {one.number}: {one.entry}")
+    env.close()
+    return _measure(run, workers, progress)
+
+
+def _measure(run: Path, workers: int, progress: Bar) -> Evaluation:
     earlier = read_evaluations(run)
     if _EVALUATION in earlier:
         return earlier[_EVALUATION]

@@ -12,6 +12,8 @@
     ├── ExpertError          an expert that answered nothing, NaN, or the wrong size
     ├── ActionError          an agent that asked for something that is no action
     ├── WorldError           an environment that raised, or returned what it may not (NaN, wrong size)
+    ├── RobotError           a robot that was stopped, refuses to move, or answered what it may not
+    │   └── RobotLost        a robot that cannot be reached; it may come back
     ├── WorkerError          a worker process that died or hung
     └── MissingDependency    an optional package or system library that is not installed
 
@@ -79,6 +81,14 @@ class ActionError(UnderstudyError, ValueError):
 
 class WorldError(UnderstudyError, ValueError):
     """An environment raised, or returned something that is not an observation or a reward."""
+
+
+class RobotError(UnderstudyError, RuntimeError):
+    """A robot was stopped, refuses to move, or answered what no robot may."""
+
+
+class RobotLost(RobotError):
+    """A robot cannot be reached. Whoever holds the wire tries again for a while."""
 
 
 class WorkerError(UnderstudyError, RuntimeError):

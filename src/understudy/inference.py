@@ -206,11 +206,18 @@ class FeedForwardPredictor:
 
 
 def load_predictor(path: Path | str) -> Predictor:
-    """The policy in a policy folder or a run, ready for execution, without torch.
+    """The policy in a policy folder, a run or an exported `.onnx`, ready for execution, without torch.
 
     Raises:
-        PolicyError: the folder holds no policy, or one that is damaged or of an unknown kind.
+        PolicyError: there is no policy, or one that is damaged or of an unknown kind.
+        MissingDependency: an `.onnx` needs onnxruntime, which is not installed.
     """
+    from understudy.onnx_file import is_onnx  # it builds graphs from what this module knows
+
+    if is_onnx(path):
+        from understudy.onnx_predictor import OnnxPredictor
+
+        return OnnxPredictor.open(path)
     file, arrays = read_policy(path)
     return predictor(file, arrays)
 
@@ -221,6 +228,17 @@ def predictor(file: PolicyFile, arrays: Mapping[str, NDArray[np.float32]]) -> Pr
     Raises:
         PolicyError: its kind is unknown, or the weights do not fit.
     """
+    return FeedForwardPredictor(file, *networks(file, arrays))
+
+
+def networks(
+    file: PolicyFile, arrays: Mapping[str, NDArray[np.float32]]
+) -> tuple[FeedForwardConfig, list[dict[str, NDArray[np.float32]]]]:
+    """The shape of the networks that answer, and the arrays of each: one, or the members of an ensemble.
+
+    Raises:
+        PolicyError: the policy is of another kind, or contradicts itself.
+    """
     if file.kind == "ensemble":
         count, member = ensemble_member(file)
         members = [member_arrays(arrays, index) for index in range(count)]
@@ -228,7 +246,7 @@ def predictor(file: PolicyFile, arrays: Mapping[str, NDArray[np.float32]]) -> Pr
         member, members = file, [dict(arrays)]
     if member.kind != "feedforward":
         raise PolicyError(f"the policy is a {member.kind!r}; without torch only feedforward policies can be executed")
-    return FeedForwardPredictor(file, feedforward_config(member), members)
+    return feedforward_config(member), members
 
 
 def feedforward_config(file: PolicyFile) -> FeedForwardConfig:

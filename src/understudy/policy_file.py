@@ -23,6 +23,7 @@ FORMAT, VERSION = "understudy-policy", 1
 ACTS = ("mean", "sampled")
 _MAXIMUM_JSON_BYTES = 16 * 2**20
 _MAXIMUM_WEIGHT_BYTES = 8 * 2**30
+_PARTS = "a policy is policy.json and weights.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,18 @@ def write_policy(folder: Path | str, file: PolicyFile, arrays: Mapping[str, NDAr
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PolicyError(f"{folder} exists and is not empty; save to a new folder")
-    weights = safetensors.save({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
+    weights = weights_of(arrays)
+    write_folder(folder, {"policy.json": description_of(file, weights), "weights.safetensors": weights})
+    return folder
+
+
+def weights_of(arrays: Mapping[str, NDArray[np.float32]]) -> bytes:
+    """The content of `weights.safetensors`; equal arrays give equal bytes."""
+    return safetensors.save({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
+
+
+def description_of(file: PolicyFile, weights: bytes) -> bytes:
+    """The content of `policy.json` for a policy with these weights."""
     observations, actions = file.statistics
     document = {
         "format": FORMAT,
@@ -79,9 +91,7 @@ def write_policy(folder: Path | str, file: PolicyFile, arrays: Mapping[str, NDAr
         **({"acts": file.acts} if file.acts != "mean" else {}),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
-    text = json.dumps(document, indent=1, allow_nan=False).encode()
-    write_folder(folder, {"policy.json": text, "weights.safetensors": weights})
-    return folder
+    return json.dumps(document, indent=1, allow_nan=False).encode()
 
 
 def weights_fingerprint(arrays: Mapping[str, NDArray[np.float32]]) -> str:
@@ -114,18 +124,29 @@ def read_policy(path: Path | str) -> tuple[PolicyFile, dict[str, NDArray[np.floa
         PolicyError: a file is missing, malformed, damaged, or of a later format.
     """
     folder = policy_folder(path)
-    document = _document(folder)
-    weights = _read(folder / "weights.safetensors", _MAXIMUM_WEIGHT_BYTES)
+    described, stored = folder / "policy.json", folder / "weights.safetensors"
+    text = read_plain(described, _MAXIMUM_JSON_BYTES, _PARTS)
+    weights = read_plain(stored, _MAXIMUM_WEIGHT_BYTES, _PARTS)
+    document = _document(text, str(described))
     if hashlib.sha256(weights).hexdigest() != document.get("weights_sha256"):
-        raise PolicyError(f"{folder / 'weights.safetensors'} is not the file that policy.json describes; copy it anew")
+        raise PolicyError(f"{stored} is not the file that policy.json describes; copy it anew")
     try:
         arrays = safetensors.load(weights)
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise PolicyError(f"{folder / 'weights.safetensors'} is no safetensors file: {error}") from error
+        raise PolicyError(f"{stored} is no safetensors file: {error}") from error
     for name, array in arrays.items():
         if array.dtype != np.float32 or not np.isfinite(array).all():
             raise PolicyError(f"{folder}: array {name} must hold finite float32 numbers; got {array.dtype}")
-    return _parse(document, folder), arrays
+    return _parse(document, str(described)), arrays
+
+
+def parse_description(text: bytes, *, what: str) -> PolicyFile:
+    """What the content of a `policy.json` says, checked; `what` names it in errors.
+
+    Raises:
+        PolicyError: the text is malformed, or of a later format.
+    """
+    return _parse(_document(text, what), what)
 
 
 def require_array(arrays: Mapping[str, NDArray[np.float32]], name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -141,10 +162,11 @@ def require_array(arrays: Mapping[str, NDArray[np.float32]], name: str, shape: t
     return arrays[name]
 
 
-def _document(folder: Path) -> dict[str, Any]:
-    path = folder / "policy.json"
+def _document(text: bytes, path: str) -> dict[str, Any]:
+    if len(text) > _MAXIMUM_JSON_BYTES:
+        raise PolicyError(f"{path} is larger than the {_MAXIMUM_JSON_BYTES} bytes that it may have")
     try:
-        document = json.loads(_read(path, _MAXIMUM_JSON_BYTES))
+        document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise PolicyError(f"{path} is no JSON: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
@@ -156,16 +178,16 @@ def _document(folder: Path) -> dict[str, Any]:
     return document
 
 
-def _parse(document: dict[str, Any], folder: Path) -> PolicyFile:
+def _parse(document: dict[str, Any], path: str) -> PolicyFile:
     def text(name: str) -> str:
         if not isinstance(document.get(name), str):
-            raise PolicyError(f"{folder / 'policy.json'}: {name} must be text")
+            raise PolicyError(f"{path}: {name} must be text")
         return str(document[name])
 
     def count(name: str) -> int:
         value = document.get(name)
         if type(value) is not int or not 1 <= value <= 10_000:
-            raise PolicyError(f"{folder / 'policy.json'}: {name} must be a whole number from 1 to 10000")
+            raise PolicyError(f"{path}: {name} must be a whole number from 1 to 10000")
         return value
 
     try:
@@ -178,13 +200,13 @@ def _parse(document: dict[str, Any], folder: Path) -> PolicyFile:
             ChannelStatistics.from_json(statistics.get("actions"), len(spec.actions)),
         )
     except DataError as error:
-        raise PolicyError(f"{folder / 'policy.json'}: {error}") from error
+        raise PolicyError(f"{path}: {error}") from error
     acts = document.get("acts", "mean")
     if acts not in ACTS:
-        raise PolicyError(f"{folder / 'policy.json'}: acts must be {' or '.join(ACTS)}")
+        raise PolicyError(f"{path}: acts must be {' or '.join(ACTS)}")
     architecture = document.get("architecture")
     if not isinstance(architecture, dict):
-        raise PolicyError(f"{folder / 'policy.json'}: architecture must be an object")
+        raise PolicyError(f"{path}: architecture must be an object")
     return PolicyFile(
         kind=text("kind"),
         architecture=architecture,
@@ -198,9 +220,14 @@ def _parse(document: dict[str, Any], folder: Path) -> PolicyFile:
     )
 
 
-def _read(path: Path, limit: int) -> bytes:
+def read_plain(path: Path, limit: int, advice: str) -> bytes:
+    """The content of a plain file of at most `limit` bytes.
+
+    Raises:
+        PolicyError: it is missing, no plain file (a link, a pipe), or too large.
+    """
     if path.is_symlink() or not path.is_file():
-        raise PolicyError(f"{path} is missing or no plain file; a policy is policy.json and weights.safetensors")
+        raise PolicyError(f"{path} is missing or no plain file; {advice}")
     if path.stat().st_size > limit:
         raise PolicyError(f"{path} is larger than the {limit} bytes that a policy may have")
     return path.read_bytes()

@@ -28,6 +28,7 @@ class TrainConfig:
         lead: steps from the newest observation to the first action of a chunk; where not given it follows from the pace
             of the demonstrations (`windows.natural_lead`).
         clip_targets: cut recorded actions to the limits of the action channels.
+        failures: learn also from episodes that are known to have failed.
         held_out: share of the episodes that are kept out of training to measure the loss on.
         keep: `last` weights, or those with the `best` held-out loss.
         measure_every: steps between two measurements of the held-out loss, each with a checkpoint.
@@ -49,6 +50,7 @@ class TrainConfig:
     observation_noise: float = 0.02
     lead: int | None = None
     clip_targets: bool = True
+    failures: bool = False
     held_out: float = 0.1
     keep: str = "best"
     measure_every: int = 500
@@ -128,7 +130,8 @@ class FinetuneConfig:
         least_deviation: that it never goes below, in half-ranges of the actions.
         correlation: of the exploration from one step to the next, in [0, 1).
         judge_episodes: by which each candidate is judged at the end: the best and the last policy, each as a
-            distribution and as its mean. 0 deploys the mean of the best without a trial.
+            distribution and as its mean, and the mean of the average. 0 deploys the mean of the best without a trial.
+        average: decay from batch to batch, in [0, 1), of an average of the weights that is a candidate; 0 for none.
         best_window: batches whose mean success says which policy was the best.
         value_hidden: sizes of the value network's hidden layers.
         value_epochs: over each batch.
@@ -157,6 +160,7 @@ class FinetuneConfig:
     least_deviation: float = 0.01
     correlation: float = 0.0
     judge_episodes: int = 10
+    average: float = 0.0
     best_window: int = 3
     value_hidden: tuple[int, ...] = (128, 128)
     value_epochs: int = 2
@@ -178,7 +182,8 @@ class FinetuneConfig:
         require_within("threads", self.threads, 1, MOST_THREADS)
         for name in ("gamma", "gae_lambda"):
             require_within(name, getattr(self, name), 0, 1)
-        _require(0 <= self.correlation < 1, self, "correlation", "0 or more and below 1")
+        for name in ("correlation", "average"):
+            _require(0 <= getattr(self, name) < 1, self, name, "0 or more and below 1")
         _require(self.tune in ("all", "residual"), self, "tune", "all or residual")
         _require(self.deviation in DEVIATIONS, self, "deviation", ", ".join(DEVIATIONS))
         _require(self.value_targets in ("returns", "gae"), self, "value_targets", "returns or gae")
@@ -196,4 +201,14 @@ def _require(holds: bool, config: TrainConfig | DAggerConfig | FinetuneConfig, n
 
 
 # Labels belong to the observation they were given for: a lead would pair them with another, where the policy drove.
-DAGGER_RECIPE = TrainConfig(steps=6_000, learning_rate=2e-3, lead=0)
+# Where policy and expert take turns, labels jump from step to step: noise on the observations, or a step chosen by the
+# loss on one or two held-out episodes, costs more than it gives.
+DAGGER_RECIPE = TrainConfig(
+    steps=8_000,
+    learning_rate=2e-3,
+    lead=0,
+    observation_noise=0.0,
+    held_out=0.0,
+    keep="last",
+    failures=True,  # what the expert says of a lost attempt is what the policy does not know yet
+)

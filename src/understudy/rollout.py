@@ -6,6 +6,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -84,7 +85,8 @@ def rollout(
     The action that is executed is the one asked for, clipped to the action space, unless the world says otherwise in
     `info["executed_action"]` (a robot behind a safety gate does). Success is `info["success"]` at any step, or, where
     a world speaks of `info["is_success"]` (goal environments), that of the last step; unknown where it says neither.
-    The arrays that observers see are read-only.
+    The arrays that observers see are read-only. A world with `rest()` is told to rest when the rollout ends, however it
+    ends, and one with `driven_by(driver)` who drives, before each step: a robot has both.
 
     Args:
         env: any Gymnasium environment with boxes of numbers (dicts of boxes are flattened).
@@ -105,8 +107,21 @@ def rollout(
         WorldError: the world raised, or returned an observation, a reward or an executed action that is not finite.
         ConfigError: the action space is no box of one row, or `max_steps` is below 1.
     """
-    observers = tuple(observers)
+    with _resting(env):
+        return _run(env, agent, seed, options, max_steps, after_success, tuple(observers))
+
+
+def _run(
+    env: gym.Env[Any, Any],
+    agent: Agent,
+    seed: int,
+    options: dict[str, Any] | None,
+    max_steps: int | None,
+    after_success: int | None,
+    observers: tuple[Observer, ...],
+) -> Episode:
     low, high = _action_limits(env)
+    driven_by = getattr(env.unwrapped, "driven_by", None)
     if max_steps is not None and max_steps < 1:
         raise ConfigError(f"max_steps is {max_steps}; an episode has at least 1 step")
     space = env.observation_space
@@ -128,6 +143,8 @@ def rollout(
         # Agent and world get copies: either may write into what it is given, and the record must not change.
         command = _kept(env, agent.act(observation.copy()), low.shape)
         clipped = np.minimum(np.maximum(command.action, low), high)
+        if driven_by is not None:
+            driven_by(command.driver)
         index = len(steps)
         try:
             raw, reward, terminated, truncated, info = env.step(clipped.copy())
@@ -299,6 +316,17 @@ class _Runner:
         if self._env is not None:
             self._env.close()
             self._env = None
+
+
+@contextmanager
+def _resting(env: gym.Env[Any, Any]) -> Iterator[None]:
+    """A world that moves by itself, as a robot does, is brought to rest when nobody drives it any more."""
+    try:
+        yield
+    finally:
+        rest = getattr(env.unwrapped, "rest", None)
+        if rest is not None:
+            rest()
 
 
 class _Heartbeat(Observer):

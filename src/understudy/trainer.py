@@ -17,7 +17,7 @@ from torch import Tensor
 
 from understudy.checkpoint import TrainingState, load_state, save, save_state
 from understudy.dataset import Dataset
-from understudy.errors import ConfigError, PolicyError, TrainingDiverged
+from understudy.errors import ConfigError, DataError, PolicyError, TrainingDiverged
 from understudy.policies.base import Policy
 from understudy.recipe import TrainConfig
 from understudy.runs import Run
@@ -92,8 +92,11 @@ def train(
         "spec": dataset.spec.to_json(),
         **(notes or {}),
     }
+    learnt_from = dataset if config.failures else dataset.without_failures()
+    if len(dataset) and not len(learnt_from):
+        raise DataError(f"all {len(dataset)} episodes failed; record some that succeed, or learn from failures, too")
     folder = Run(run, description, resume=resume) if run is not None else None
-    training, held_out = dataset.split(config.held_out, seed=config.seed)
+    training, held_out = learnt_from.split(config.held_out, seed=config.seed)
     windows, measured = _windows(policy, training, held_out, config, device)
     network = copy.deepcopy(policy).to(device).train()
     if network.statistics is None:

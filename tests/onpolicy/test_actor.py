@@ -1,14 +1,17 @@
+import hashlib
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors import numpy as safetensors
 
 from tests.onpolicy.reach import CLONED, SHAPE, ReachWorld, clone, demonstrations, fresh
 from understudy.checkpoint import load, save
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, PolicyError
 from understudy.execution import PolicyAgent
-from understudy.inference import FeedForwardConfig
+from understudy.inference import FeedForwardConfig, load_predictor
 from understudy.onpolicy.actor import Actor, own_log_deviation
 from understudy.policies import Ensemble, FeedForward
 from understudy.recipe import TrainConfig
@@ -97,6 +100,30 @@ def test_a_sampled_policy_is_saved_as_one_and_acts_as_one(demos, tmp_path, membe
     assert (one.asked_actions[0] != again.asked_actions[0]).any()
     deviation = loaded.for_execution().deviation
     np.testing.assert_allclose(deviation, np.exp([-1.0, -0.5]) * policy.statistics[1].scale, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda document: document.update(acts="loudly"), "acts must be mean or sampled"),
+        (lambda document: document["architecture"].update(skip="yes"), "skip is 'yes'; accepted: true, false"),
+        (lambda document: document["architecture"].update(skip=True), "lack skip.weight"),
+        (lambda document: document["architecture"].update(head="squared"), "lack head.log_deviation|hold head.log"),
+    ],
+)
+def test_a_policy_that_says_what_it_cannot_do_is_refused(demos, tmp_path, change, said):
+    save(actor_of(clone(demos)).policy(acts="sampled"), tmp_path / "policy")
+    path = tmp_path / "policy" / "policy.json"
+    document = json.loads(path.read_text())
+    change(document)
+    if "head" in said:
+        weights = tmp_path / "policy" / "weights.safetensors"
+        arrays = {key: array for key, array in safetensors.load(weights.read_bytes()).items() if "head" not in key}
+        weights.write_bytes(safetensors.save(arrays))
+        document["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    path.write_text(json.dumps(document))
+    with pytest.raises(PolicyError, match=said):
+        load_predictor(tmp_path / "policy")
 
 
 def test_a_policy_that_acts_by_its_mean_is_as_before(demos, tmp_path):

@@ -33,6 +33,7 @@ from understudy.errors import ConfigError, PolicyError, SpecMismatch, WorldError
 from understudy.evaluate import EVALUATION_SEED, evaluate
 from understudy.inference import FeedForwardConfig
 from understudy.onpolicy import NPG, DemoStarts, DemoTerm, DistanceTerm, finetune
+from understudy.onpolicy.learner import Learner
 from understudy.onpolicy.starts import start_seed
 from understudy.policies import FeedForward
 from understudy.recipe import FinetuneConfig, TrainConfig
@@ -173,6 +174,25 @@ def test_the_best_policy_is_known_by_its_training_batches(start):
     means = [np.mean(scores[max(0, index - 1) : index + 1], axis=0).tolist() for index in range(len(scores))]
     best = max(range(len(means)), key=lambda index: means[index])
     assert {row["iteration"] for row in logs[-1].verdict.trials if row["which"] == "best"} == {best}
+
+
+def test_the_average_of_the_iterates_is_a_candidate_that_is_asked_for(start):
+    config, seen = replace(FEW, average=0.6), Seen()
+    logs = list(finetune(start, ReachWorld(), config=config, watcher=seen))
+    trials = logs[-1].verdict.trials
+    assert (trials[-1]["which"], trials[-1]["acts"]) == ("average", "mean")
+    assert {row["which"] for row in trials[:-1]} <= {"best", "last"}
+    literal, learner = None, Learner(start, spec_of(ReachWorld()), NPG(), None, config)
+    left = iter(seen.episodes)
+    for log in logs[:-1]:
+        weights = log.policy.arrays()
+        literal = weights if literal is None else {name: 0.6 * literal[name] + 0.4 * weights[name] for name in weights}
+        learner.learn([next(left) for _ in range(log.numbers["episodes"])])
+    average = learner.candidates()[-1].policy.arrays()
+    for name, array in literal.items():
+        np.testing.assert_allclose(average[name], array, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ConfigError, match="average needs a trained policy"):
+        next(finetune(fresh(), ReachWorld(), config=config))
 
 
 def test_without_a_trial_the_mean_of_the_best_is_deployed(start):
@@ -490,6 +510,11 @@ def test_too_few_steps_for_a_batch_are_refused_before_the_first(start, tmp_path)
     assert len(list(finetune(start, ReachWorld(), config=FEW, steps=156))) == 2
 
 
+def test_replays_that_leave_no_steps_for_a_batch_are_refused(start, demos):
+    with pytest.raises(ConfigError, match=rf"replaying the demonstrations took {demos.steps} of 160 steps"):
+        next(finetune(start, ReachWorld(), config=replace(FEW, steps=160), starts=DemoStarts(demos)))
+
+
 def test_a_world_without_a_limit_of_steps_asks_for_one():
     world = TinyWorld()
     policy = FeedForward(spec_of(world), SHAPE).initialized(0)
@@ -543,6 +568,7 @@ def test_a_checkpoint_of_another_network_is_refused(start, demos, tmp_path):
         ({"gae_lambda": -0.1}, "gae_lambda is -0.1; accepted: 0 to 1"),
         ({"deviation": "large"}, "deviation is 'large'; accepted: spread, residual, own, range"),
         ({"deviation_factor": 0}, "deviation_factor is 0; accepted: above 0"),
+        ({"average": 1.0}, "average is 1.0; accepted: 0 or more and below 1"),
         ({"tune": "bias"}, "tune is 'bias'; accepted: all or residual"),
         ({"correlation": 1}, "correlation is 1; accepted: 0 or more and below 1"),
         ({"value_targets": "td"}, "value_targets is 'td'; accepted: returns or gae"),

@@ -76,7 +76,7 @@ def fisher_matrix(actor, batch):
 
 def test_the_kl_is_that_of_two_gaussians(policy):
     actor = actor_of(policy)
-    observations = batch_of(actor).observations
+    observations = batch_of(actor).inputs
     old = _Gaussian.of(actor, observations)
     actor.move(actor.vector() + 0.01 * torch.randn(len(actor.vector()), generator=torch.Generator().manual_seed(1)))
     new = _Gaussian.of(actor, observations)

@@ -24,10 +24,22 @@ def feedforward(**config):
     return fitted(FeedForward(SPEC, FeedForwardConfig(hidden=(16, 8), **config)).initialized(0))
 
 
+def skipping(policy):
+    """The policy with a skip that does something; a new one does nothing."""
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for member in getattr(policy, "members", [policy]):
+            for parameter in member.skip.parameters():
+                parameter.normal_(0, 0.1, generator=generator)
+    return policy
+
+
 POLICIES = {
     "plain": lambda: feedforward(),
     "chunks and history": lambda: feedforward(history=3, horizon=4, activation="tanh"),
     "gaussian": lambda: feedforward(head="gaussian"),
+    "skip": lambda: skipping(feedforward(skip=True, history=2, horizon=2)),
+    "ensemble with skips": lambda: skipping(fitted(Ensemble.of(feedforward(skip=True), 3, seed=1))),
     "ensemble": lambda: fitted(Ensemble.of(feedforward(horizon=2), 3, seed=1)),
 }
 

@@ -19,9 +19,11 @@ import tyro
 from understudy.cli.arguments import CORES
 from understudy.cli.cloning import advise, train_bc
 from understudy.cli.console import progress, say, tell
-from understudy.cli.correcting import dagger
+from understudy.cli.correcting import Rounds, dagger
 from understudy.cli.data import import_, inspect, record, replay, view
+from understudy.cli.exporting import export
 from understudy.cli.measuring import compare, evaluate, report
+from understudy.cli.robots import deploy
 from understudy.cli.tuning import finetune
 from understudy.durable import in_words
 from understudy.errors import ConfigError, UnderstudyError, require_within
@@ -32,7 +34,7 @@ _ABOUT = "Teach a robot by example: record demonstrations, clone them, measure t
 
 
 def demo(out: Path = Path("runs/demo"), seed: int = 0, workers: int = CORES) -> None:
-    """The whole story on the bundled task: record, inspect, clone, evaluate, and what distribution shift does.
+    """The whole story on the bundled task: record, inspect, clone, measure, and correct it with DAgger.
 
     Args:
         out: folder for data, runs and report.
@@ -45,7 +47,7 @@ def demo(out: Path = Path("runs/demo"), seed: int = 0, workers: int = CORES) -> 
     require_within("seed", seed, 0, LARGEST_SEED)
     started = time.monotonic()
     with progress() as bar:
-        report = tell_story(out, seed=seed, workers=workers, say=say, progress=bar)
+        report = tell_story(out, seed=seed, workers=workers, say=say, progress=bar, watcher=Rounds(bar))
     say(f"\n{report} holds the report ({time.monotonic() - started:.0f} s); open it in a browser")
 
 
@@ -61,8 +63,10 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "dagger": dagger,
     "finetune": finetune,
     "evaluate": evaluate,
+    "deploy": deploy,
     "compare": compare,
     "report": report,
+    "export": export,
     "advise": advise,
 }
 _AFTER_CTRL_C = {

@@ -6,23 +6,27 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 import understudy as us
-from understudy.dataset.folder import DatasetWarning
+from understudy.dataset.folder import DatasetWarning, remove_dataset
+from understudy.dataset.journal_file import JOURNAL
 from understudy.durable import prove_writable, write_file
 from understudy.errors import ConfigError
 from understudy.evaluate import world_spec, world_with
 from understudy.inference import Predictor
+from understudy.onnx_file import is_onnx
 from understudy.worlds import World
 
 CORES = os.cpu_count() or 1
 
 Env = Annotated[str, tyro.conf.arg(help="Id of the world, like understudy/PickPlace-v0 or module:Id.")]
+OptionalEnv = Annotated[str | None, tyro.conf.arg(help="Id of the world, like understudy/PickPlace-v0 or module:Id.")]
 EnvArguments = Annotated[
     tyro.conf.UseAppendAction[tuple[str, ...]],
     tyro.conf.arg(
@@ -32,6 +36,22 @@ EnvArguments = Annotated[
 GateArguments = Annotated[
     tyro.conf.UseAppendAction[tuple[str, ...]],
     tyro.conf.arg(name="gate-arg", metavar="NAME=VALUE", help="Option of the gate, like tau=0.1; may be repeated."),
+]
+RobotName = Annotated[str, tyro.conf.arg(help="fake, sim, lerobot:TYPE, or module:Class of your own driver.")]
+RobotArguments = Annotated[
+    tyro.conf.UseAppendAction[tuple[str, ...]],
+    tyro.conf.arg(name="robot-arg", metavar="NAME=VALUE", help="Option of the robot; may be repeated."),
+]
+ExpertArguments = Annotated[
+    tyro.conf.UseAppendAction[tuple[str, ...]],
+    tyro.conf.arg(
+        name="expert-arg",
+        metavar="NAME=VALUE",
+        help="Option of a teleoperator, like port=/dev/ttyACM1; may be repeated.",
+    ),
+]
+LimitsFile = Annotated[
+    Path | None, tyro.conf.arg(name="limits", help="JSON file with limits of the axes and the workspace.")
 ]
 Source = Annotated[Path, tyro.conf.Positional]
 Json = Annotated[Path | None, tyro.conf.arg(name="json", help="Also write the result here as JSON.")]
@@ -99,8 +119,8 @@ def existing(path: Path) -> Path:
 
 
 def is_policy(path: Path) -> bool:
-    """Whether the path holds a policy or a run."""
-    return any((path / name).exists() for name in ("policy.json", "config.json"))
+    """Whether the path holds a policy or a run, or is an exported policy."""
+    return is_onnx(path) or any((path / name).exists() for name in ("policy.json", "config.json"))
 
 
 def named_values(pairs: Sequence[str], option: str = "--env-arg") -> dict[str, Any]:
@@ -137,3 +157,19 @@ def write_json(path: Path, value: Any) -> None:
 def to_json_text(value: Any) -> str:
     """Plain values as indented JSON."""
     return json.dumps(value, indent=1) + "\n"
+
+
+@contextmanager
+def growing(out: Path, world: Any) -> Iterator[us.Dataset]:
+    """The dataset at `out` to append to; a new one goes again where nothing came into it."""
+    existed = out.exists()
+    if (out / "dataset.json").exists():
+        with us.Dataset.open(out) as dataset:
+            yield dataset
+        return
+    with us.Dataset.create(out, world) as dataset:
+        try:
+            yield dataset
+        finally:
+            if not dataset.include_partial().rows and not (out / JOURNAL).exists():
+                remove_dataset(out, folder_too=not existed)

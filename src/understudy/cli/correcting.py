@@ -55,8 +55,8 @@ def dagger(
         out: the run's folder; what is collected goes to its data/.
         policy: a policy folder or a run to begin with; the demonstrations are cloned where not given.
         data: demonstrations to begin with; recorded from the expert where not given.
-        expert: scripted, a policy folder or run, or an .npz of MLP weights; human:scripted simulates a person who
-            watches, takes over and hands back.
+        expert: scripted, a policy folder, run or .onnx, or an .npz of MLP weights; human:scripted simulates a person
+            who watches, takes over and hands back.
         gate: who drives: dagger, safe, lazy, hg, thrifty or ensemble.
         demonstrations: recorded from the expert where no data are given.
         members: networks in an ensemble whose mean acts and whose disagreement some gates measure.
@@ -116,7 +116,7 @@ def dagger(
                 workers=workers,
                 run=out,
                 resume=resume,
-                watcher=_Rounds(bar),
+                watcher=Rounds(bar),
                 notes=notes,
             )
             for one in told:
@@ -126,7 +126,7 @@ def dagger(
     evaluate(out, env, episodes=starts, workers=workers, env_arguments=env_arguments)
 
 
-class _Rounds:
+class Rounds:
     """The phases of each round on the progress bar."""
 
     def __init__(self, bar: Bar) -> None:

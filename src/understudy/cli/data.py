@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -14,11 +12,17 @@ import understudy as us
 from understudy.cli.arguments import (
     Env,
     EnvArguments,
+    ExpertArguments,
     Json,
+    LimitsFile,
+    OptionalEnv,
+    RobotArguments,
+    RobotName,
     Source,
     dataset_at,
     existing,
     expert_of,
+    growing,
     is_policy,
     policy_at,
     recorded_in,
@@ -28,39 +32,74 @@ from understudy.cli.arguments import (
     write_json,
 )
 from understudy.cli.console import progress, say, tell
-from understudy.dataset.folder import remove_dataset
-from understudy.dataset.journal_file import JOURNAL
+from understudy.cli.recording import record_at
+from understudy.cli.robots import replay_on
 from understudy.episode import SUCCESS
 from understudy.errors import ConfigError, MissingDependency, require_within
 from understudy.evaluate import EVALUATION_SEED, agent_for, world_spec
 from understudy.recipe import LARGEST_SEED
+from understudy.worlds import World
 
 
 def record(
-    env: Env,
     out: Path,
+    env: OptionalEnv = None,
     expert: str = "scripted",
     episodes: int = 50,
     seed: int | None = None,
     after_success: int | None = 10,
     env_arguments: EnvArguments = (),
+    robot: RobotName | None = None,
+    robot_arguments: RobotArguments = (),
+    expert_arguments: ExpertArguments = (),
+    limits: LimitsFile = None,
+    max_steps: int = 1000,
+    rest_s: float | None = None,
 ) -> None:
-    """Record demonstrations into a dataset. An existing dataset grows.
+    """Record demonstrations into a dataset, in a world or on a robot. An existing dataset grows.
 
     Args:
         out: the dataset's folder.
-        expert: scripted, scripted-human, a policy folder or run, or an .npz of MLP weights.
+        expert: scripted, scripted-human, a policy folder, run or .onnx, or an .npz of MLP weights; on a robot also a
+            teleoperator, like lerobot:so101_leader.
         episodes: how many to record.
         seed: of the first start; the next after those recorded where not given.
         after_success: steps that a demonstration goes on after its first success; None for the world's own end.
+        max_steps: on a robot, after which an episode ends by itself.
+        rest_s: on a robot, seconds of rest between two episodes; where not given, until Enter is pressed.
     """
     require_within("episodes", episodes, 1, EVALUATION_SEED)
     require_within("seed", seed, 0, EVALUATION_SEED)
     require_within("after-success", after_success, 0)
-    world = us.make_env(world_of(env, env_arguments))
+    if robot is not None:
+        record_at(
+            robot,
+            out,
+            expert,
+            episodes=episodes,
+            seed=seed,
+            after_success=after_success,
+            max_steps=max_steps,
+            rest_s=rest_s,
+            env=env,
+            robot_arguments=robot_arguments,
+            expert_arguments=expert_arguments,
+            limits=limits,
+        )
+        return
+    if env is None:
+        raise ConfigError("say where to record: --env ID for a world, --robot NAME for a robot")
+    _record_in(world_of(env, env_arguments), out, expert, episodes, seed, after_success)
+
+
+def _record_in(
+    factory: World, out: Path, expert: str, episodes: int, seed: int | None, after_success: int | None
+) -> None:
+    """Records in a world that can be reset to the start of a seed."""
+    world = us.make_env(factory)
     try:
         teacher = expert_of(world, expert)
-        with _growing(out, world) as dataset:
+        with growing(out, world) as dataset:
             held = {row.seed for row in dataset.rows}
             first = seed if seed is not None else max(held, default=-1) + 1
             seeds = range(first, first + episodes)
@@ -138,7 +177,7 @@ def view(
     """Show a dataset's episodes or a policy at work, live in a window or as an MP4.
 
     Args:
-        source: a dataset or a bare folder (its actions are replayed), a policy folder or a run.
+        source: a dataset or a bare folder (its actions are replayed), a policy folder, a run or an .onnx.
         episodes: how many to show.
         seed: of a policy's first start.
         out: MP4 to write; a window opens where not given.
@@ -168,15 +207,35 @@ def view(
 
 
 def replay(
-    data: Source, env: Env, episodes: int | None = None, env_arguments: EnvArguments = (), json_out: Json = None
+    data: Source,
+    env: OptionalEnv = None,
+    episodes: int | None = None,
+    env_arguments: EnvArguments = (),
+    robot: RobotName | None = None,
+    robot_arguments: RobotArguments = (),
+    limits: LimitsFile = None,
+    ramp_s: float = 0.5,
+    dry_run: bool = False,
+    json_out: Json = None,
 ) -> None:
     """Run recorded actions open-loop from the recorded starts, and say how far the states drift.
 
     Args:
         data: a dataset, or a bare folder of .npz files.
         episodes: only so many.
+        ramp_s: on a robot, over which its velocity limit rises at the start; what an axis that takes velocities loses
+            by it, an open-loop replay does not make up.
+        dry_run: on a robot, everything but the wire.
     """
     require_within("episodes", episodes, 1)
+    if robot is not None:
+        require_outputs(json_out)
+        told = replay_on(data, robot, robot_arguments, limits, episodes=episodes, ramp_s=ramp_s, dry_run=dry_run)
+        if json_out:
+            write_json(json_out, told)
+        return
+    if env is None:
+        raise ConfigError("say where the actions are to be run: --env ID for a world, --robot NAME for a robot")
     factory = world_of(env, env_arguments)
     dataset = recorded_in(data, factory)
     require_outputs(json_out)
@@ -194,19 +253,3 @@ def replay(
     say(f"{wins} of {len(drifts)} replays succeeded")
     if json_out:
         write_json(json_out, drifts)
-
-
-@contextmanager
-def _growing(out: Path, world: Any) -> Iterator[us.Dataset]:
-    """The dataset at `out` to append to; a new one goes again where nothing came into it."""
-    existed = out.exists()
-    if (out / "dataset.json").exists():
-        with us.Dataset.open(out) as dataset:
-            yield dataset
-        return
-    with us.Dataset.create(out, world) as dataset:
-        try:
-            yield dataset
-        finally:
-            if not dataset.include_partial().rows and not (out / JOURNAL).exists():
-                remove_dataset(out, folder_too=not existed)

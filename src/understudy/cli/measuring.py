@@ -51,7 +51,7 @@ def evaluate(
     Where the policy is a run, its report gains the result.
 
     Args:
-        policy: a policy folder or a run.
+        policy: a policy folder, a run or an .onnx.
         episodes: number of starts; start i is reset(seed + i).
         seed: of the first start.
         workers: processes; the result does not depend on it.
@@ -111,7 +111,7 @@ def compare(
     """Compare two policies on the same starts (McNemar's exact test), and say how many starts would be needed.
 
     Args:
-        first: a policy folder or a run.
+        first: a policy folder, a run or an .onnx.
         second: another.
         episodes: number of starts.
         seed: of the first start.

@@ -66,6 +66,15 @@ class Journal(Observer):
         self._write(frame(b"E"))
         self._stop()
 
+    def keep(self) -> None:
+        """Saves the recording so far as a partial episode: something went wrong, and what led to it is data, too.
+
+        Raises:
+            StorageError: the disk is full or failed.
+        """
+        self._stop()
+        self._folder.recover_journal(finished_too=False)
+
     def discard(self) -> None:
         """Forgets the recording, for an episode that will not be appended.
 

@@ -16,7 +16,7 @@ from understudy.dataset.folder import DatasetWarning, Folder
 from understudy.dataset.index import MANIFEST, Row, fingerprint
 from understudy.dataset.joined import Joined
 from understudy.durable import is_regular
-from understudy.episode import Episode
+from understudy.episode import FAILURE, Episode
 from understudy.errors import ConfigError, DataError, SpecMismatch
 from understudy.spec import Spec, spec_of
 
@@ -260,6 +260,10 @@ class Dataset:
         """
         rows = self.rows
         return self._view(tuple(rows[int(index)] for index in indices), partial=True)
+
+    def without_failures(self) -> Dataset:
+        """A view without the episodes that are known to have failed; those that nobody judged stay."""
+        return self._view(tuple(row for row in self.rows if row.success != FAILURE), partial=True)
 
     def with_spec(self, spec: Spec) -> Dataset:
         """A view with names, units, limits and rate attached.

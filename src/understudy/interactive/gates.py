@@ -30,7 +30,7 @@ SCHEDULES = ("indicator", "constant", "linear", "exponential")
 
 @dataclass
 class DAggerGate(Gate):
-    """DAgger: the expert labels every step, and drives a share beta of them (Ross et al. 2011, algorithm 3.1).
+    """DAgger: the expert labels what the policy does, and drives a share beta (Ross et al. 2011, algorithm 3.1).
 
     The demonstrations are the paper's first iteration, with beta = 1, so round k here is its iteration k + 1:
 
@@ -43,7 +43,9 @@ class DAggerGate(Gate):
         schedule: of beta over the rounds: indicator, constant, linear or exponential.
         beta: b, the share or the base, from 0 to 1.
         fade_rounds: n, the round in which `linear` reaches 0.
-        ask: share of the policy's steps at which the expert is asked, above 0 and up to 1.
+        ask: share of the steps of the policy at which the expert is asked; 1 is the paper's. Neighbouring steps are
+            nearly copies, so a smaller share buys labels from more episodes.
+        bout: mean number of steps after which the driver is drawn anew; 1 is the paper's mixture. The policy begins.
 
     Raises:
         ConfigError: a value is out of range.
@@ -60,7 +62,8 @@ class DAggerGate(Gate):
         _require(self.schedule in SCHEDULES, "schedule", self.schedule, ", ".join(SCHEDULES))
         _require(0 <= self.beta <= 1, "beta", self.beta, "0 to 1")
         _require(self.fade_rounds >= 1, "fade_rounds", self.fade_rounds, "1 or more")
-        _require(0 < self.ask <= 1, "ask", self.ask, "above 0 and up to 1")
+        _require(0 <= self.ask <= 1, "ask", self.ask, "0 to 1")
+        _require(1 <= self.bout < np.inf, "bout", self.bout, "1 or more steps")
 
     def share(self, round: int) -> float:
         """Beta of a round, counted from 1."""

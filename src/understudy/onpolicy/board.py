@@ -10,33 +10,36 @@ from understudy.onpolicy.finetune import FinetuneLog
 
 
 class Board:
-    """Writes each log of a `finetune` to a folder that TensorBoard reads.
+    """Writes each log of a `finetune` to a folder that TensorBoard reads; the folder is made with the first of them.
 
     Args:
         folder: of the events.
-        step: steps of the world that a resumed run has behind it; events after them are forgotten.
 
     Raises:
         MissingDependency: tensorboard is not installed.
     """
 
-    def __init__(self, folder: Path | str, *, step: int | None = None) -> None:
+    def __init__(self, folder: Path | str) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise MissingDependency(
                 "TensorBoard is not installed; pip install 'understudy[tensorboard]', or leave --tensorboard out"
             ) from error
-        self._writer: Any = SummaryWriter(str(folder), purge_step=step)
+        self._folder, self._made = str(folder), SummaryWriter
+        self._writer: Any = None
 
     def show(self, log: FinetuneLog) -> None:
         """Adds the numbers of a batch, over the steps of the world."""
-        if log.verdict is None:
-            for name, value in log.numbers.items():
-                if value is not None:
-                    self._writer.add_scalar(name, value, log.step)
-            self._writer.flush()
+        if log.verdict is not None:
+            return
+        self._writer = self._writer or self._made(self._folder)
+        for name, value in log.numbers.items():
+            if value is not None:
+                self._writer.add_scalar(name, value, log.step)
+        self._writer.flush()
 
     def close(self) -> None:
         """Ends the file."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()

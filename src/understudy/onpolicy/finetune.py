@@ -179,13 +179,14 @@ class _Budget:
 
     def __init__(self, config: FinetuneConfig, horizon: int) -> None:
         self._config, self._horizon = config, horizon
-        self._aside = 4 * config.judge_episodes * horizon
+        candidates = 5 if config.average else 4
+        self._aside = candidates * config.judge_episodes * horizon
         least = config.episodes * horizon + self._aside
         if 0 < config.steps < least:
             raise ConfigError(
                 f"steps is {config.steps}; a batch of {config.episodes} episodes of {horizon} steps and the judging of "
-                f"4 candidates on {config.judge_episodes} need {least}; give more steps, or fewer episodes or "
-                "judge_episodes"
+                f"{candidates} candidates on {config.judge_episodes} need {least}; give more steps, or fewer "
+                "episodes or judge_episodes"
             )
 
     def episodes(self, step: int) -> int:
@@ -218,6 +219,11 @@ class _Job:
         spent = self._starts.prepare(world)
         if self._learner.iteration == 0:
             self._learner.step += spent
+            if not self._budget.episodes(self._learner.step):
+                raise ConfigError(
+                    f"replaying the demonstrations took {spent} of {self._config.steps} steps, which leaves too few "
+                    "for a batch and the judging; give more steps, or leave the starts inside demonstrations out"
+                )
 
     def batches(self, folder: Run | None) -> Iterator[FinetuneLog]:
         """Collects and learns until the steps are spent."""

@@ -20,7 +20,7 @@ class Candidate:
     """A policy that may be deployed.
 
     Args:
-        which: `best` by its training batches, or `last`.
+        which: `best` by its training batches, `last`, or the `average` of all.
         acts: `mean` or `sampled`.
         iteration: batches that it had learnt from.
         policy: itself.
@@ -34,7 +34,7 @@ class Candidate:
     @property
     def name(self) -> str:
         """For people."""
-        return f"{self.acts} policy after batch {self.iteration}"
+        return f"{self.acts} of the {self.which} policy after batch {self.iteration}"
 
     def agent(self) -> Agent:
         """The agent that it will be deployed as."""
@@ -46,7 +46,7 @@ class Verdict:
     """Which candidate is deployed, and what each did on the same starts.
 
     Args:
-        which: `best`, `last`, or `start` where nothing was learnt.
+        which: `best`, `last`, `average`, or `start` where nothing was learnt.
         acts: `mean` or `sampled`.
         iteration: batches that it had learnt from.
         trials: of each candidate: `which`, `acts`, `iteration`, `success` (None where the world says nothing of it),
@@ -65,7 +65,8 @@ class Verdict:
     def __str__(self) -> str:
         if self.which == "start":
             return "the policy as it was given"
-        kind = "a sampled policy" if self.acts == "sampled" else "the mean of a policy"
+        of = {"best": "the best policy", "last": "the last policy", "average": "the averaged policies"}[self.which]
+        kind = f"{of}, sampled," if self.acts == "sampled" else f"the mean of {of}"
         order = [self.chosen, *(place for place in range(len(self.trials)) if place != self.chosen)]
         told = [_told(self.trials[place]) for place in order] if self.trials else ["not tried"]
         return f"deployed {kind} after batch {self.iteration} ({'; '.join(told)})"
@@ -125,6 +126,5 @@ def mean_return(episodes: Sequence[Episode]) -> float:
 
 def _told(row: Mapping[str, Any]) -> str:
     success = "" if row["success"] is None else f"success {row['success']:.2f}, "
-    return (
-        f"{row['acts']} after batch {row['iteration']}: {success}return {row['mean_return']:.2f} of {row['episodes']}"
-    )
+    who = f"{row['acts']} of the {row['which']}, batch {row['iteration']}"
+    return f"{who}: {success}return {row['mean_return']:.2f} of {row['episodes']}"

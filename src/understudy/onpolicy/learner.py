@@ -52,6 +52,10 @@ class Learner:
         self._running = RunningStatistics() if policy.statistics is None else None
         if policy.statistics is None and config.tune == "residual":
             raise ConfigError("tune is 'residual', which needs a trained policy to add to; train one, or tune all")
+        if policy.statistics is None and config.average:
+            raise ConfigError(
+                "average needs a trained policy, whose scaling stays the same; train one, or leave it out"
+            )
         if policy.statistics is None:
             policy = _fresh(policy, spec)
         least = _in_deviations(policy, spec) + np.float32(np.log(config.least_deviation))
@@ -65,6 +69,7 @@ class Learner:
         self._recent: list[tuple[float, float]] = []
         self._best_score, self._best_iteration = (-np.inf, -np.inf), 0
         self._best_vector, self._best_scaling = self.actor.vector(), self._scaling()
+        self._average = self.actor.vector()
 
     @property
     def has_term(self) -> bool:
@@ -99,6 +104,8 @@ class Learner:
             batch, weight = self._rows.joined(batch, self.iteration)
         log = self._update(self.actor, batch, self._memory, self._order)
         value_error = self._value.fit(steps, targets, partial(self._order, "values"))
+        decay = config.average if self.iteration else 0.0
+        self._average = decay * self._average + (1 - decay) * self.actor.vector()
         self.iteration += 1
         self.step += len(advantages)
         self.episodes += len(episodes)
@@ -117,20 +124,28 @@ class Learner:
         }
 
     def candidates(self) -> list[Candidate]:
-        """What may be deployed: the best policy and the last one, each as its mean and as a distribution."""
-        best = Actor(
-            self.actor.policy(), np.zeros(len(self.spec.actions)), self.actor.least.numpy(), tune=self._config.tune
-        )
-        best.rescale(self._best_scaling, keep=False)
-        best.move(self._best_vector)
+        """What may be deployed: the best policy and the last one, as mean and distribution, and the average's mean."""
+        best = self._with(self._best_vector, self._best_scaling)
         named = [("best", self._best_iteration, best), ("last", self.iteration, self.actor)]
         if self._best_iteration == self.iteration:
             named = named[:1]
-        return [
+        candidates = [
             Candidate(which, acts, iteration, actor.policy(acts=acts))
             for which, iteration, actor in named
             for acts in ("mean", "sampled")
         ]
+        if self._config.average and self.iteration:
+            average = self._with(self._average, self._scaling())
+            candidates.append(Candidate("average", "mean", self.iteration, average.policy()))
+        return candidates
+
+    def _with(self, vector: Tensor, scaling: ChannelStatistics) -> Actor:
+        """An actor like this one with other parameters."""
+        nothing = np.zeros(len(self.spec.actions))
+        actor = Actor(self.actor.policy(), nothing, self.actor.least.numpy(), tune=self._config.tune)
+        actor.rescale(scaling, keep=False)
+        actor.move(vector)
+        return actor
 
     def state(self) -> TrainingState:
         """Everything that a resumed run needs to go on with the same bytes."""
@@ -139,6 +154,7 @@ class Learner:
             "actor": self.actor.vector(),
             "scaling": _packed(self._scaling()),
             "best": self._best_vector,
+            "average": self._average,
             "best.scaling": _packed(self._best_scaling),
             "running": torch.from_numpy(running.copy()),
             "recent": torch.tensor(self._recent, dtype=torch.float64).reshape(-1, 2),
@@ -161,6 +177,7 @@ class Learner:
         self.iteration, self._best_iteration = state.step, state.best_step
         self.actor.rescale(_unpacked(tensors["scaling"]), keep=False)
         self.actor.move(tensors["actor"])
+        self._average = tensors["average"]
         self._best_vector, self._best_scaling = tensors["best"], _unpacked(tensors["best.scaling"])
         if self._running is not None:
             self._running.restore(tensors["running"].numpy())

@@ -56,7 +56,7 @@ def starts_for(demos: Dataset, options: Mapping[str, Any]) -> DemoStarts:
     Raises:
         ConfigError: there is no such option, or a value is out of range.
     """
-    _require_options("the starts", DemoStarts, options)
+    _require_options("a start inside demonstrations", DemoStarts, options)
     return DemoStarts(demos, **options)
 
 

@@ -259,40 +259,35 @@ def start_chart(found: FailureMap) -> Markup | None:
 def success_chart(rows: Sequence[Mapping[str, Any]]) -> Markup | None:
     """Success of the batches of a fine-tuning against the steps of the world; None where the rows hold none."""
     line = [(row["step"], 100 * row["success"]) for row in rows if is_number(row.get("success"), row.get("step"))]
-    if not line:
-        return None
-
-    def draw(axes: Axes) -> None:
-        axes.plot(*zip(*line, strict=True), color=BLUE)
-        axes.plot(*line[-1], "o", color=BLUE, markersize=5)
-        axes.set_xlim(left=0)
-        axes.set_xlabel("steps of the world")
-        axes.set_ylabel("success while training")
-        _percent(axes)
-        _steps(axes)
-        axes.grid(axis="y")
-
-    said = f"{line[0][1]:.0f}% in the first batch, {line[-1][1]:.0f}% in the last one"
-    return _svg("batches", f"Success of the sampled policy while it was fine-tuned. {said}", draw, height=250)
+    return _batch_chart("success", line, BLUE, share=True)
 
 
 def return_chart(rows: Sequence[Mapping[str, Any]]) -> Markup | None:
     """Mean return of the batches of a fine-tuning against the steps of the world; None where the rows hold none."""
     line = [(row["step"], row["mean_return"]) for row in rows if is_number(row.get("mean_return"), row.get("step"))]
+    return _batch_chart("mean return", line, ORANGE, share=False)
+
+
+def _batch_chart(what: str, line: Sequence[tuple[float, float]], color: str, *, share: bool) -> Markup | None:
+    """What the sampled policy achieved in each batch; None where there is none."""
     if not line:
         return None
 
     def draw(axes: Axes) -> None:
-        axes.plot(*zip(*line, strict=True), color=ORANGE)
-        axes.plot(*line[-1], "o", color=ORANGE, markersize=5)
+        axes.plot(*zip(*line, strict=True), color=color)
+        axes.plot(*line[-1], "o", color=color, markersize=5)
         axes.set_xlim(left=0)
         axes.set_xlabel("steps of the world")
-        axes.set_ylabel("mean return while training")
+        axes.set_ylabel(f"{what} while training")
+        if share:
+            _percent(axes)
         _steps(axes)
         axes.grid(axis="y")
 
-    said = f"{line[0][1]:.4g} in the first batch, {line[-1][1]:.4g} in the last one"
-    return _svg("returns", f"Mean return of the sampled policy while it was fine-tuned. {said}", draw, height=250)
+    unit = "%" if share else ""
+    said = f"{line[0][1]:.4g}{unit} in the first batch, {line[-1][1]:.4g}{unit} in the last one"
+    name = what.replace(" ", "-")
+    return _svg(name, f"{what.capitalize()} of the sampled policy while it was fine-tuned. {said}", draw, height=250)
 
 
 def _svg(name: str, description: str, draw: Callable[[Axes], None], *, height: int) -> Markup:

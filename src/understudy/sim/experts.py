@@ -115,7 +115,7 @@ def expert_for(env: gym.Env[Any, Any], name: str) -> Expert:
     Args:
         env: the world.
         name: `scripted`, or a variant like `scripted-human`, where the world comes with it; an `.npz` of MLP weights;
-            or the folder of a policy or run. Before any of them, and before each other, may stand `noisy:`,
+            the folder of a policy or run, or an `.onnx`. Before any of them, and before each other, may stand `noisy:`,
             `delayed:` and `biased:`, and first of all `human:`, each with a number where the usual one does not do:
             `human:noisy=0.2:scripted`.
 
@@ -134,13 +134,14 @@ def expert_for(env: gym.Env[Any, Any], name: str) -> Expert:
         return _scripted(env, name)
     if name.endswith(".npz"):
         return MLPExpert(name, spec_of(env))
-    if name and Path(name).is_dir():
+    if name and (Path(name).is_dir() or name.endswith(".onnx")):
         from understudy.inference import load_predictor
 
         return PolicyExpert(load_predictor(name), spec_of(env))
     raise ConfigError(
-        f"no expert {name!r}; accepted: scripted, an .npz of MLP weights, or the folder of a policy; before it, if you "
-        f"like, {', '.join(f'{kind}:' for kind in STUDY_EXPERTS)} with or without a number, as in noisy=0.2:scripted"
+        f"no expert {name!r}; accepted: scripted, an .npz of MLP weights, the folder of a policy, or an .onnx; before "
+        f"it, if you like, {', '.join(f'{kind}:' for kind in STUDY_EXPERTS)} with or without a number, as in "
+        "noisy=0.2:scripted"
     )
 
 

@@ -1,0 +1,93 @@
+"""How the schedules and budgets of `dagger_family.py` were chosen: on starts, seeds and demonstrations of their own.
+
+For each task: cloning from a few numbers of demonstrations, and DAgger beside cloning at equal labels, once with the
+policy driving alone and seldom asked about ("alone"), once with the expert taking over for good half-way ("finish").
+Cells run in two processes, and a stopped study continues.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from common import Results
+from dagger_family import MAX_STEPS, PROCESSES, ROUNDS, SHAPE, TASKS, bits, expert_of, interactive, seeded
+
+import understudy as us
+
+SEEDS, TUNED = (5, 6), range(540_000, 540_050)
+CURVE = (1, 2, 3)  # times the demonstrations that the task begins with
+SCHEDULES = ("alone", "finish")
+HALF_WAY = {"PickPlace": 40, "relocate": 30, "hammer": 20, "fetch-pick-and-place": 10}
+
+
+def clones(task: str, seed: int) -> dict[str, Any]:
+    """Success of cloning from one, two and three times as many demonstrations."""
+    spec = TASKS[task]
+    env = us.make_env(spec.world)
+    found = {}
+    with tempfile.TemporaryDirectory() as name:
+        expert = us.sim.expert_for(env, expert_of(spec))
+        demos = seeded(env, expert, Path(name) / "demos", CURVE[-1] * spec.demonstrations, 0, seed)
+        for times in CURVE:
+            few = demos.select(range(times * spec.demonstrations))
+            clone = us.train(us.FeedForward.for_data(few, SHAPE, seed=seed), few, spec.recipe(seed))
+            found[str(len(few))] = {"labels": few.steps, "success": bits(spec.world, clone, TUNED)}
+    env.close()
+    return found
+
+
+def measure(name: str) -> Any:
+    """The cell called `name`: "TASK, clones, seed N" or "TASK, SCHEDULE, seed N"."""
+    task, what, seed = name.split(", ")
+    number = int(seed.removeprefix("seed "))
+    if what == "clones":
+        return clones(task, number)
+    spec = TASKS[task]
+    if what == "alone":
+        spec = replace(spec, bout=None, ask=max(spec.ask, 0.15))
+    else:
+        spec = replace(spec, bout=spec.bout or HALF_WAY[task], ask=0.1)
+    return interactive(spec, "dagger", number, with_bc=True, starts=TUNED, progress_starts=0)
+
+
+def rate(bits_of_starts: str) -> float:
+    return bits_of_starts.count("1") / len(bits_of_starts)
+
+
+def main() -> None:
+    results = Results(
+        "dagger_study",
+        tasks={name: asdict(task) for name, task in TASKS.items()},
+        half_way=HALF_WAY,
+        rounds=ROUNDS,
+        seeds=SEEDS,
+        first_start=TUNED.start,
+        starts=len(TUNED),
+        max_steps=MAX_STEPS,
+    )
+    wanted = [f"{task}, {what}, seed {seed}" for seed in SEEDS for what in (*SCHEDULES, "clones") for task in TASKS]
+    with ProcessPoolExecutor(PROCESSES) as pool:
+        running = {pool.submit(measure, name): name for name in wanted if name not in results.cells}
+        for done in as_completed(running):
+            results.cells[running[done]] = done.result()
+            print(running[done], str(done.result())[:100], flush=True)
+            results.write()
+    table = {}
+    for task in TASKS:
+        rows: dict[str, Any] = {}
+        for name, cell in results.cells.items():
+            if name.startswith(f"{task}, ") and "clones" not in name:
+                row = rows.setdefault(name.split(", ")[1], {"dagger": [], "bc": [], "labels": []})
+                row["dagger"].append(rate(cell["success"]))
+                row["bc"].append(rate(cell["bc"]["success"]))
+                row["labels"].append(cell["labels"])
+        table[task] = rows
+    results.write(schedules=table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The commands that move a robot."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import understudy as us
+from understudy.cli import main
+from understudy.robots.fake import FakeConfig
+from understudy.statistics import ChannelStatistics
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    """An untrained network for the fake robot: slow, and good enough to move."""
+    path = tmp_path_factory.mktemp("policy") / "policy"
+    spec = FakeConfig().spec().spec()
+    network = us.FeedForward(spec, us.FeedForwardConfig(hidden=(8,))).initialized(0)
+    rows = np.linspace(-0.3, 0.3, 50, dtype=np.float32)[:, None] * np.ones(6, np.float32)
+    network.fit_scaling(ChannelStatistics.of([rows]), ChannelStatistics.of([rows]))
+    us.save(network, path)
+    return path
+
+
+def run(*words):
+    return main([str(word) for word in words])
+
+
+def test_deploy_records_every_run_and_sums_up(policy, tmp_path, capfd):
+    out, result = tmp_path / "runs", tmp_path / "runs.json"
+    words = ["deploy", policy, "--robot", "fake", "--out", out, "--max-steps", 25, "--novelty", "None"]
+    assert run(*words, "--episodes", 2, "--json", result) == 0
+    said = capfd.readouterr().out
+    assert "2 runs, 0 of 0 judged ones succeeded" in said
+    assert "of 50 deadlines missed" in said
+    assert "Hz" in said
+    assert len(us.Dataset.open(out)) == 2
+    assert [entry["id"] for entry in json.loads(result.read_text())] == [0, 1]
+    assert run(*words) == 0
+    assert len(us.Dataset.open(out)) == 3, "an existing dataset grows"
+
+
+def test_ctrl_c_stops_the_robot_and_keeps_the_run(policy, tmp_path):
+    out = tmp_path / "runs"
+    words = ["deploy", policy, "--robot", "fake", "--out", out, "--max-steps", 100_000, "--novelty", "None"]
+    code = f"import sys; from understudy.cli import main; sys.exit(main({[str(word) for word in words]!r}))"
+    deployed = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    for line in deployed.stdout:
+        if line.startswith("running") and " 0.0 Hz" not in line:
+            break
+    deployed.send_signal(signal.SIGINT)
+    said = deployed.stdout.read()
+    assert deployed.wait(timeout=30) == 0
+    deployed.stdout.close()
+    assert "STOPPED: stop button: Ctrl-C" in said
+    (row,) = us.Dataset.open(out).rows
+    assert not row.partial
+    assert row.length > 10
+
+
+def test_a_dry_run_shows_what_would_be_sent_and_records_nothing(policy, tmp_path, capfd):
+    out = tmp_path / "runs"
+    words = ["deploy", policy, "--robot", "fake", "--out", out, "--max-steps", 10]
+    assert run(*words, "--dry-run") == 0
+    said = capfd.readouterr().out
+    assert "would send [" in said
+    assert "nothing was sent and nothing recorded" in said
+    assert not out.exists()
+
+
+def test_replay_plays_an_episode_through_the_gate(policy, tmp_path, capfd):
+    out, result = tmp_path / "runs", tmp_path / "replay.json"
+    run("deploy", policy, "--robot", "fake", "--out", out, "--max-steps", 25, "--novelty", "None")
+    assert run("replay", out, "--robot", "fake", "--json", result) == 0
+    assert "gate:" in capfd.readouterr().out
+    assert json.loads(result.read_text())[0]["steps"] == 25
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--robot", "toaster"], "no robot is called 'toaster'"),
+        (["--robot", "fake", "--robot-arg", "mode=position"], "does not fit"),
+        (["--robot", "fake", "--limits", "nowhere.json"], "cannot be read"),
+        (["--robot", "fake", "--expert", "scripted"], "name it with --env"),
+        (["--robot", "fake", "--episodes", "0"], "episodes is 0"),
+        (["--robot", "fake", "--doubt", "0.1"], "no ensemble"),
+        (["--robot", "fake", "--timeout-s", "5"], "timeout_s is 5"),
+    ],
+)
+def test_mistakes_are_one_line(policy, words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("deploy", policy, *words) == 2
+    said = capsys.readouterr().err.strip()
+    assert message in said
+    assert "\n" not in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_replay_wants_a_world_or_a_robot(tmp_path, capsys):
+    assert run("replay", tmp_path) == 2
+    assert "--env ID for a world, --robot NAME for a robot" in capsys.readouterr().err

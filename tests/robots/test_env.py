@@ -1,0 +1,173 @@
+"""RobotEnv: one loop drives a robot like any world, in measured time, and says what was really done."""
+
+import ast
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from robots.trials.drivers import DirectRobot, FullSpeed, Sway, TakesTurns, guarded
+
+import understudy
+from understudy.agent import Command
+from understudy.errors import ActionError, ConfigError, RobotError
+from understudy.robots.env import RobotEnv
+from understudy.robots.fake import FakeConfig
+from understudy.robots.guard_process import LocalLink
+from understudy.robots.safety import Kind, SafetyConfig
+from understudy.rollout import Observer, rollout
+from understudy.spec import spec_of
+
+
+def world(config=None, safety=None):
+    robot, guard, clock = guarded(config or FakeConfig(homes=False), safety)
+    return robot, guard, clock, RobotEnv(robot, link=LocalLink(guard), clock=clock, sleep=clock.sleep)
+
+
+class Calls(Observer):
+    """Does something at a step."""
+
+    def __init__(self, at, call):
+        self._at, self._call = at, call
+
+    def on_step(self, env, step):
+        if step.index == self._at:
+            self._call()
+
+
+def test_what_was_asked_and_what_left_the_gate_are_both_in_the_episode():
+    robot, _, _, env = world()
+    episode = rollout(env, FullSpeed(speed=5.0), seed=0, max_steps=30)
+    assert np.abs(episode.asked_actions).min() == 5.0
+    assert np.allclose(episode.actions, np.array(robot.wire)[: len(episode)], atol=1e-6)
+    assert np.abs(episode.actions).max() <= 1.0
+
+
+def test_a_robot_names_its_channels_units_limits_and_rate():
+    _, _, _, env = world()
+    spec = spec_of(env)
+    assert spec.is_named
+    assert spec.env_id == "robot/fake"
+    assert spec.control_hz == 50.0
+    assert {channel.unit for channel in spec.actions} == {"rad/s"}
+    assert spec.action_high.tolist() == [1.0] * 6
+
+
+def test_deadlines_are_absolute_and_missed_ones_are_counted():
+    _, _, clock, env = world()
+
+    class Slow(Sway):
+        def act(self, observation):
+            clock.sleep(0.05 if self.steps % 10 == 5 else 0.015)
+            return super().act(observation)
+
+    began_s = clock.now_s
+    rollout(env, Slow(), seed=0, max_steps=100)
+    assert env.overruns == 10
+    assert env.worst_lateness_s == pytest.approx(0.03)
+    assert clock.now_s - began_s == pytest.approx(100 * 0.02 + 10 * 0.03, abs=0.005)
+
+
+def test_a_rollout_that_ends_leaves_the_robot_at_rest():
+    robot, _, clock, env = world()
+    rollout(env, Sway(), seed=0, max_steps=30)
+    assert robot.stops_s == [clock.now_s]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_policy_that_answers_no_number_stops_the_robot_at_once(value):
+    robot, _, clock, env = world()
+
+    class Breaks(Sway):
+        def act(self, observation):
+            command = super().act(observation)
+            return Command(np.full(6, value, np.float32)) if self.steps == 10 else command
+
+    with pytest.raises(ActionError, match="the world was not stepped"):
+        rollout(env, Breaks(), seed=0, max_steps=30)
+    assert robot.stops_s == [clock.now_s]
+    assert np.isfinite(robot.wire).all()
+
+
+def test_an_absurd_action_is_not_turned_into_full_speed():
+    robot, _, _, env = world()
+    episode = rollout(env, FullSpeed(speed=1e30), seed=0, max_steps=30)
+    assert episode.truncated
+    assert "not finite" in env.stopped
+    assert not robot.wire
+
+
+def test_an_action_of_the_wrong_size_is_refused_and_the_robot_rests():
+    robot, _, _, env = world()
+    env.reset(seed=0)
+    env.step(np.zeros(6))
+    with pytest.raises(ActionError, match=r"shape \(5,\)"):
+        env.step(np.zeros(5))
+    assert robot.stops_s
+
+
+def test_a_stop_ends_the_episode_with_its_reason_and_the_next_one_waits_for_a_reset():
+    _, _, _, env = world()
+    episode = rollout(env, Sway(), seed=0, max_steps=100, observers=[Calls(20, lambda: env.stop("a cat"))])
+    assert len(episode) == 22
+    assert episode.truncated
+    assert "a cat" in env.stopped
+    with pytest.raises(RobotError, match=r"a cat.*reset_stop"):
+        env.reset(seed=0)
+    env.reset_stop()
+    assert len(rollout(env, Sway(), seed=0, max_steps=10)) == 10
+
+
+@pytest.mark.parametrize(("key", "success"), [("s", 1), ("f", 0)])
+def test_an_operator_judges_with_a_key(key, success):
+    _, _, _, env = world()
+    episode = rollout(env, Sway(), seed=0, max_steps=100, observers=[Calls(20, lambda: env.keys.extend(["x", key]))])
+    assert episode.success == success
+    assert episode.terminated
+    assert len(episode) == 22
+    assert env.keys == ["x"], "other keys are left to whoever wants them"
+
+
+def test_without_a_judge_success_is_unknown():
+    _, _, _, env = world()
+    assert rollout(env, Sway(), seed=0, max_steps=5).success == -1
+
+
+@pytest.mark.parametrize("mode", ["velocity", "position"])
+def test_an_episode_begins_at_home(mode):
+    robot, _, _, env = world(FakeConfig(mode=mode))
+    robot.body._p[:] = [1.5, -1.0, 0.2, 0.0, 1.0, -0.5]
+    observation, _ = env.reset(seed=0)
+    assert np.abs(observation).max() <= 0.05
+    assert robot.violations() == {}
+
+
+def test_a_change_of_driver_ramps_up_anew():
+    robot, _, _, env = world(FakeConfig(homes=False, mode="velocity"), SafetyConfig(ramp_s=0.5))
+    agent = TakesTurns(6, 1.0, 0)
+    rollout(env, agent, seed=0, max_steps=200)
+    assert agent.takeovers > 20
+    assert env.counts[Kind.RAMP] > 100
+    assert robot.violations() == {}
+
+
+def test_a_robot_knows_no_options():
+    _, _, _, env = world()
+    with pytest.raises(ConfigError, match="initial_state"):
+        env.reset(seed=0, options={"initial_state": {}})
+
+
+def test_s9_nothing_about_motion_reads_a_clock_that_can_be_set():
+    source = Path(understudy.__file__).parent
+    for path in (*(source / "robots").glob("*.py"), source / "rollout.py", source / "sim" / "real_time.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = f"{node.value.id}.{node.attr}" if _is_plain(node) else ""
+            assert name not in ("time.time", "time.time_ns", "datetime.now", "time.localtime"), f"{path.name}: {name}"
+
+
+def _is_plain(node):
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+
+
+def test_a_robot_without_a_process_is_what_the_fake_robot_is():
+    assert DirectRobot(FakeConfig()).spec == FakeConfig().spec()

@@ -1,0 +1,237 @@
+"""The guard without its process, on a clock of its own: watchdog, latched stop, lost connections, dry run."""
+
+import math
+import threading
+
+import numpy as np
+import pytest
+from robots.trials.drivers import guarded
+
+from understudy.errors import RobotError, RobotLost
+from understudy.robots.fake import FakeConfig
+from understudy.robots.guard import Guard, Status
+from understudy.robots.safety import Kind, SafetyConfig
+
+PERIOD_S = 0.02
+
+
+def driven(guard, clock, steps=20, value=0.5):
+    for _ in range(steps):
+        pass_time(guard, clock, PERIOD_S)
+        guard.command([value] * 6, guard.observe().reading.time_s, 0, 0.0)
+
+
+def pass_time(guard, clock, seconds):
+    until_s = clock.now_s + seconds
+    while (due_s := guard.tick()) < until_s:
+        clock.now_s = max(clock.now_s + 1e-4, due_s)
+    clock.now_s = max(clock.now_s, until_s)
+
+
+@pytest.mark.parametrize("mode", ["velocity", "position"])
+def test_silence_brakes_and_then_stops_the_robot(mode):
+    robot, guard, clock = guarded(FakeConfig(mode=mode), SafetyConfig(ramp_s=0.0))
+    guard.begin(0)
+    driven(guard, clock)
+    last_s = clock.now_s
+    pass_time(guard, clock, 0.5)
+    assert robot.stops_s == [pytest.approx(last_s + 3 * PERIOD_S, abs=2e-3)]
+    assert guard.gate.counts[Kind.SILENCE] == 1
+    assert guard.gate.counts[Kind.LATE] == 1, "the braking before it is one late command"
+    assert not np.any(robot.body.state(clock.now_s).velocity)
+    assert robot.violations() == {}
+
+
+def test_after_a_silence_motion_begins_anew_from_where_the_robot_is():
+    robot, guard, clock = guarded(safety=SafetyConfig(ramp_s=0.2))
+    guard.begin(0)
+    driven(guard, clock)
+    pass_time(guard, clock, 0.5)
+    sent = len(robot.wire)
+    driven(guard, clock)
+    assert abs(robot.wire[sent][0]) <= PERIOD_S / 0.2 + 1e-9
+    assert robot.wire[-1][0] == pytest.approx(0.5)
+    assert robot.violations() == {}
+
+
+def test_a_stop_is_latched_until_it_is_taken_back():
+    robot, guard, clock = guarded()
+    guard.begin(0)
+    driven(guard, clock)
+    guard.stop("stop button: pressed", Kind.BUTTON)
+    sent = len(robot.wire)
+    driven(guard, clock)
+    assert len(robot.wire) == sent
+    assert guard.begin(0).status is Status.STOPPED
+    assert guard.reset().status is Status.IDLE
+    driven(guard, clock)
+    assert len(robot.wire) == sent, "a reset alone moves nothing"
+    guard.begin(0)
+    driven(guard, clock)
+    assert len(robot.wire) > sent
+
+
+def test_commands_never_come_faster_than_the_rate():
+    robot, guard, clock = guarded()
+    guard.begin(0)
+    for _ in range(400):
+        pass_time(guard, clock, PERIOD_S / 8)
+        guard.command([0.2] * 6, guard.observe().reading.time_s, 0, 0.0)
+    assert len(robot.wire) <= 400 / 8 + 2
+    assert robot.violations() == {}
+
+
+def test_a_dry_run_sends_nothing_and_says_what_it_would_send():
+    robot, _, clock = guarded()
+    guard = Guard(robot, SafetyConfig(ramp_s=0.0), dry_run=True, clock=clock)
+    guard.begin(0)
+    driven(guard, clock, steps=200)
+    pass_time(guard, clock, 1.0)
+    guard.stop("pressed")
+    guard.close()
+    assert not robot.wire
+    assert not robot.stops_s
+    assert guard.seen().executed is not None
+    assert guard.gate.counts[Kind.ASTRAY] == guard.gate.counts[Kind.FROZEN] == 0
+
+
+class Faulty:
+    """Breaks a method of a robot for a while."""
+
+    def __init__(self, robot, method, error, clock, seconds):
+        self._until_s, self._clock, self._error = clock.now_s + seconds, clock, error
+        self._real = getattr(robot, method)
+        setattr(robot, method, self)
+
+    def __call__(self, *arguments):
+        if self._clock.now_s < self._until_s:
+            raise self._error
+        return self._real(*arguments)
+
+
+@pytest.mark.parametrize("error", [RobotLost("gone"), OSError("gone"), ZeroDivisionError("a driver's bug")])
+@pytest.mark.parametrize("method", ["read", "command"])
+def test_a_lost_connection_is_tried_again(method, error):
+    robot, guard, clock = guarded()
+    guard.begin(0)
+    driven(guard, clock)
+    Faulty(robot, method, error, clock, 0.3)
+    driven(guard, clock, steps=2)
+    assert guard.seen().status is Status.LOST
+    assert robot.stops_s, "it is told to stop, if it can be"
+    pass_time(guard, clock, 1.0)
+    assert guard.seen().status is Status.RUNNING
+    driven(guard, clock)
+    assert robot.wire[-1][0] > 0.1
+    assert robot.violations() == {}
+
+
+def test_a_connection_that_does_not_come_back_ends_in_a_stop():
+    robot, guard, clock = guarded()
+    guard.begin(0)
+    driven(guard, clock)
+    Faulty(robot, "read", RobotLost("gone"), clock, math.inf)
+    driven(guard, clock, steps=1)
+    pass_time(guard, clock, 2.5)
+    assert guard.seen().status is Status.STOPPED
+    assert "gone" in guard.seen().reason
+
+
+def test_a_robot_that_refuses_is_stopped_at_once():
+    robot, guard, clock = guarded()
+    guard.begin(0)
+    driven(guard, clock)
+    Faulty(robot, "read", RobotError("the emergency stop is pressed"), clock, 1.0)
+    assert guard.observe().status is Status.STOPPED
+
+
+def test_a_call_of_the_driver_that_hangs_is_noticed_from_outside():
+    robot, guard, clock = guarded()
+    guard.begin(0)
+    driven(guard, clock)
+    stops = []
+
+    def supervise():
+        other = threading.Thread(target=guard.supervise)
+        other.start()
+        other.join()
+
+    def hang():
+        clock.now_s += 0.1
+        supervise()
+        stops.append(len(robot.stops_s))
+        clock.now_s += 1.0
+        supervise()
+        raise RobotLost("at last")
+
+    robot.read = hang
+    guard.observe()
+    assert stops == [1], "a slow call lets the robot stop"
+    assert guard.seen().status is Status.STOPPED, "one that hangs stops it for good"
+
+
+def test_commands_that_are_always_refused_end_in_a_stop():
+    _, guard, clock = guarded(safety=SafetyConfig(novelty_limit=1.0))
+    guard.begin(0)
+    for _ in range(100):
+        pass_time(guard, clock, PERIOD_S)
+        guard.command([0.2] * 6, guard.observe().reading.time_s, 0, 3.0)
+    assert guard.seen().status is Status.STOPPED
+    assert "novelty" in guard.seen().reason
+
+
+def test_rest_stops_the_robot_and_no_command_moves_it():
+    robot, guard, clock = guarded()
+    guard.begin(0)
+    driven(guard, clock)
+    guard.rest()
+    sent = len(robot.wire)
+    driven(guard, clock)
+    assert robot.stops_s
+    assert len(robot.wire) == sent
+
+
+def test_a_stop_that_did_not_reach_the_robot_is_said_again():
+    robot, guard, clock = guarded()
+    guard.begin(0)
+    driven(guard, clock)
+    for method in ("stop", "connect", "read"):
+        Faulty(robot, method, RobotLost("gone"), clock, 0.5)
+    guard.stop("pressed")
+    assert not robot.stops_s
+    pass_time(guard, clock, 1.0)
+    assert robot.stops_s
+    assert guard.seen().reason == "pressed"
+
+
+def test_closing_looks_for_a_robot_that_is_lost_to_stop_it(monkeypatch):
+    robot, guard, clock = guarded()
+    monkeypatch.setattr("understudy.robots.guard.time.sleep", clock.sleep)
+    guard.begin(0)
+    driven(guard, clock)
+    for method in ("stop", "connect", "read"):
+        Faulty(robot, method, RobotLost("gone"), clock, 0.5)
+    driven(guard, clock, steps=1)
+    guard.close()
+    assert robot.stops_s
+
+
+def test_an_episode_that_begins_while_the_robot_still_brakes_waits_for_it():
+    robot, guard, clock = guarded(safety=SafetyConfig(ramp_s=0.0))
+    guard.begin(0)
+    driven(guard, clock, value=1.0)
+    guard.rest()
+    guard.begin(1)
+    sent = len(robot.wire)
+    driven(guard, clock, steps=3, value=-1.0)
+    assert len(robot.wire) == sent, "70 ms of braking"
+    driven(guard, clock, steps=10, value=-1.0)
+    assert len(robot.wire) > sent
+    assert robot.violations() == {}
+
+
+def test_without_a_begin_nothing_is_sent():
+    robot, guard, clock = guarded()
+    guard.command([0.1] * 6, clock(), 0, 0.0)
+    assert guard.gate.decide([0.1] * 6, [0.0] * 6, 0.0).values is None
+    assert not robot.wire

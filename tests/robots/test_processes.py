@@ -1,0 +1,305 @@
+"""The guard, the robot and the policy in processes of their own: whoever dies or hangs, the robot is stopped."""
+
+import math
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+from robots.trials import stops, ticks
+from robots.trials.drivers import FullSpeed, Sway
+
+from understudy.errors import ConfigError, RobotError
+from understudy.robots.env import RobotEnv
+from understudy.robots.fake import FakeConfig, FakeRobot
+from understudy.robots.protocol import Reading
+from understudy.robots.safety import SafetyConfig
+from understudy.rollout import Observer, rollout
+
+REST_S = 0.140
+
+
+@pytest.fixture
+def robot():
+    made = FakeRobot(FakeConfig(homes=False))
+    yield made
+    made.machine.close()
+
+
+@pytest.fixture
+def env(robot):
+    made = RobotEnv(robot, SafetyConfig(ramp_s=0.05))
+    yield made
+    made.close()
+
+
+class At(Observer):
+    def __init__(self, step, call):
+        self._step, self._call = step, call
+
+    def on_step(self, env, step):
+        if step.index == self._step:
+            self._call()
+
+
+def test_s3_silence_stops_the_robot_in_time():
+    seen = stops.silence(30, 1)
+    assert seen["worst_s"] <= REST_S
+    assert seen["timer_late"] <= 10, "the machine is too busy to say anything"
+    assert seen["slowest_top_speed"] > 0.9, "it was moving"
+    assert seen["violations"] == {}
+
+
+def test_s4_the_stop_button_works_with_busy_cores_and_latches():
+    seen = stops.presses(50, 1)
+    assert seen["p99_s"] <= 0.050
+    assert seen["worst_s"] <= 0.150
+    assert seen["commands_after_a_press"] == 0
+
+
+def test_s7_late_ticks_are_few_and_safe():
+    seen = ticks.ticks(200, busy=4)
+    assert seen["ticks"] == 200
+    assert seen["oldest_action_s"] <= 0.200
+    assert seen["violations"] == {}
+
+
+def test_what_a_step_costs_is_measured():
+    seen = ticks.added_latency(1000)
+    assert 1 < seen["p50_us"] < 1000
+
+
+def test_a_policy_whose_process_is_killed_leaves_a_robot_at_rest_and_no_guard():
+    """The whole of it in a process of its own, as a user would have it; only the robot is ours."""
+    robot = FakeRobot(FakeConfig(homes=False))
+    code = (
+        "import os, sys, time\n"
+        "from robots.trials.drivers import FullSpeed\n"
+        "from understudy.robots import FakeConfig, RobotEnv\n"
+        "from understudy.robots.machine import MachineRobot\n"
+        "from understudy.rollout import rollout\n"
+        "def main():\n"
+        f"    env = RobotEnv(MachineRobot(FakeConfig(homes=False).spec(), {robot._address!r}))\n"
+        "    print(env.link.pid, flush=True)\n"
+        "    rollout(env, FullSpeed(), seed=0)\n"
+        "if __name__ == '__main__':\n"
+        "    main()\n"
+    )
+    script = os.path.join(os.path.dirname(robot._address), "policy.py")
+    with open(script, "w") as file:
+        file.write(code)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    policy = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        guard = int(policy.stdout.readline())
+        wait_for(lambda: robot.machine.report()["fastest"] > 0.9)
+        policy.kill()
+        killed_s = time.monotonic()
+        wait_for(lambda: robot.machine.report()["at_rest"])
+        assert robot.machine.report()["rest_s"] - killed_s <= REST_S + 0.02
+        wait_for(lambda: not is_alive(guard))
+    finally:
+        policy.kill()
+        policy.wait()
+        policy.stdout.close()
+        robot.machine.close()
+
+
+def test_a_script_that_defines_no_driver_needs_no_main_and_is_not_run_again(tmp_path):
+    script = tmp_path / "plain.py"
+    script.write_text(
+        "import understudy as us\n"
+        "print('once')\n"
+        "robot = us.FakeRobot()\n"
+        "env = us.RobotEnv(robot)\n"
+        "env.reset(seed=0)\n"
+        "env.close()\n"
+        "robot.machine.close()\n"
+    )
+    told = subprocess.run([sys.executable, script], check=True, capture_output=True, text=True, timeout=60)
+    assert told.stdout == "once\n"
+    assert not told.stderr
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_guard_that_dies_or_hangs_is_replaced_by_whoever_drives(robot, env, how):
+    began_s = time.monotonic()
+    episode = rollout(env, FullSpeed(), seed=0, max_steps=200, observers=[At(30, lambda: os.kill(env.link.pid, how))])
+    assert time.monotonic() - began_s < 5.0
+    assert episode.truncated
+    assert "the robot was stopped from here" in env.stopped
+    wait_for(lambda: robot.machine.report()["at_rest"], 0.3)
+    with pytest.raises(RobotError, match="guard"):
+        env.reset(seed=0)
+
+
+def test_a_guard_that_is_killed_while_the_policy_thinks_is_noticed_at_once(robot, env):
+    class Thinks(FullSpeed):
+        def act(self, observation):
+            command = super().act(observation)
+            if abs(observation[0]) > 0.3:
+                os.kill(env.link.pid, signal.SIGKILL)
+                time.sleep(0.3)
+                self.report = robot.machine.report()
+            return command
+
+    agent = Thinks()
+    rollout(env, agent, seed=0, max_steps=100)
+    assert agent.report["at_rest"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTSTP, signal.SIGHUP, signal.SIGUSR1])
+def test_signals_are_stop_buttons(env, number):
+    rollout(env, Sway(), seed=0, max_steps=200, observers=[At(10, lambda: os.kill(env.link.pid, number))])
+    assert signal.Signals(number).name in env.stopped
+
+
+def test_keys_at_the_terminal_reach_the_robot(robot):
+    master, slave = pty.openpty()
+    env = RobotEnv(robot, keyboard=os.ttyname(slave))
+    try:
+        judged = rollout(env, Sway(), seed=0, max_steps=200, observers=[At(10, lambda: os.write(master, b"us"))])
+        assert judged.success == 1
+        assert env.keys == ["u"]
+        stopped = rollout(env, Sway(), seed=0, max_steps=200, observers=[At(10, lambda: os.write(master, b"\x1b"))])
+        assert stopped.truncated
+        assert "stop key" in env.stopped
+    finally:
+        env.close()
+        os.close(master)
+        os.close(slave)
+
+
+def test_closing_stops_the_robot_and_ends_the_guard(robot, env):
+    env.reset(seed=0)
+    for _ in range(20):
+        env.step(np.full(6, 0.5))
+    pid = env.link.pid
+    env.close()
+    env.close()
+    assert not is_alive(pid)
+    wait_for(lambda: robot.machine.report()["at_rest"])
+
+
+def test_a_dry_run_sends_nothing(robot):
+    env = RobotEnv(robot, dry_run=True)
+    try:
+        episode = rollout(env, Sway(), seed=0, max_steps=60)
+    finally:
+        env.close()
+    report = robot.machine.report()
+    assert report["commands"] == 0
+    assert report["stops"] == []
+    assert np.abs(episode.actions).max() > 0.1, "what would have been sent"
+
+
+class Unpicklable:
+    def __init__(self):
+        self.spec = FakeConfig().spec()
+        self.wire = open(os.devnull)  # noqa: SIM115
+
+    def close(self):
+        self.wire.close()
+
+
+def test_a_driver_that_is_open_before_it_is_sent_is_refused():
+    robot = Unpicklable()
+    with pytest.raises(ConfigError, match=r"by pickle.*open its connection in connect"):
+        RobotEnv(robot)
+    robot.close()
+
+
+class Hangs:
+    """A driver whose read sleeps for a minute from the tenth one on."""
+
+    def __init__(self):
+        self.spec = FakeConfig().spec()
+        self._reads = 0
+
+    def connect(self):
+        pass
+
+    def read(self):
+        self._reads += 1
+        if self._reads > 10:
+            time.sleep(60)
+        return Reading(np.zeros(6, np.float32), np.full(6, 0.001 * self._reads), time.monotonic())
+
+    def command(self, values):
+        pass
+
+    def home(self, seed):
+        return None
+
+    def stop(self):
+        pass
+
+    def disconnect(self):
+        pass
+
+
+def test_a_driver_that_hangs_ends_in_a_stop():
+    env = RobotEnv(Hangs(), SafetyConfig(astray_s=math.inf))
+    began_s = time.monotonic()
+    try:
+        rollout(env, Sway(), seed=0, max_steps=100)
+        assert env.stopped
+    finally:
+        env.close()
+    assert time.monotonic() - began_s < 5.0
+
+
+class SteppedClock(FakeRobot):
+    """In the guard's process, the clock on the wall jumps by an hour at every measurement."""
+
+    def read(self):
+        _step_the_wall_clock()
+        return super().read()
+
+
+def _step_the_wall_clock(real=time.time, jumps=[0]):  # noqa: B006
+    jumps[0] += 1
+    time.time = partial(lambda offset: real() + offset, 3600 * (-1) ** jumps[0])
+
+
+def test_s9_a_step_of_the_clock_changes_nothing(monkeypatch):
+    monkeypatch.setattr(time, "time", time.time)
+    robot = SteppedClock(FakeConfig(homes=False))
+    env = RobotEnv(robot)
+
+    class Steps(Observer):
+        def on_step(self, env, step):
+            _step_the_wall_clock()
+
+    try:
+        episode = rollout(env, Sway(), seed=0, max_steps=100, observers=[Steps()])
+    finally:
+        env.close()
+        report = robot.machine.report()
+        robot.machine.close()
+    assert not env.stopped
+    assert len(episode) == 100
+    assert report["commands"] >= 100
+    assert np.all(np.diff(episode.time_s) > 0)
+    assert 1.9 < episode.time_s[-1] < 3.0
+
+
+def wait_for(condition, within_s=5.0):
+    until_s = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < until_s, "it never came"
+        time.sleep(0.01)
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().split()[2] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False

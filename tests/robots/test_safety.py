@@ -1,0 +1,238 @@
+"""The safety gate: what passes, what is cut, what is refused, and what stops the robot."""
+
+import inspect
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from robots.trials import limits
+from robots.trials.drivers import DirectRobot
+
+from understudy.errors import ConfigError, RobotError
+from understudy.robots import safety
+from understudy.robots.fake import FakeConfig
+from understudy.robots.protocol import Mode, Reading
+from understudy.robots.safety import Kind, SafetyConfig, SafetyGate
+
+MODES = ("velocity", "position")
+AT_ZERO = [0.0] * 6
+
+
+def gate_for(mode="position", **options):
+    options.setdefault("ramp_s", 0.0)
+    gate = SafetyGate(FakeConfig(mode=mode).spec(), SafetyConfig(**options))
+    gate.begin(AT_ZERO)
+    return gate
+
+
+def reading(position=AT_ZERO, time_s=0.0):
+    return Reading(np.array(position, np.float32), np.array(position, np.float64), time_s)
+
+
+def test_ten_minutes_are_enough_to_read_it():
+    assert len(inspect.getsource(safety).splitlines()) <= 450
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_motion_within_the_limits_passes_untouched(mode):
+    gate = gate_for(mode)
+    position = 0.0
+    for step in range(300):
+        asked = 0.4 * (1 - math.cos(0.03 * step)) if mode == "position" else 0.4 * math.sin(0.03 * step)
+        decision = gate.decide([asked] * 6, [position] * 6, 0.0)
+        assert decision.values == pytest.approx([asked] * 6, abs=1e-12)
+        assert not decision.kinds
+        position = asked if mode == "position" else position + asked * 0.02
+
+
+def test_a_far_target_is_reached_as_fast_as_the_limits_allow_and_not_overshot():
+    gate = gate_for("position")
+    path = [gate.decide([1.0] * 6, AT_ZERO, 0.0).values[0] for _ in range(100)]
+    assert max(path) <= 1.0
+    assert path[-1] == 1.0
+    assert path.index(1.0) == pytest.approx((1.0 / 1.0 + 1.0 / 20.0) * 50, abs=4)  # s at full speed and for the ramps
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("limit", ["low", "high", "velocity", "acceleration"])
+def test_without_a_limit_nothing_moves(mode, limit):
+    spec = FakeConfig(mode=mode).spec()
+    unlimited = replace(spec, axes=(replace(spec.axes[0], **{limit: None}), *spec.axes[1:]))
+    with pytest.raises(ConfigError, match=f"{limit}.*without limits nothing moves"):
+        SafetyGate(unlimited, SafetyConfig())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_s1_no_adversarial_command_gets_through(mode):
+    seen = limits.adversary(25_000, 7, mode)
+    assert seen["violations"] == {}
+    assert seen["on_the_wire"] > 20_000, "a gate that sends nothing lets nothing through"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_same_commands_without_a_gate_are_caught_by_the_monitor(mode):
+    robot = DirectRobot(FakeConfig(mode=mode))
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        robot.clock.now_s += robot.spec.period_s
+        robot.command(random.uniform(-3, 3, 6))
+    assert {"velocity", "acceleration"} <= set(robot.violations())
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("stage", limits.STAGES)
+@pytest.mark.parametrize("value", limits.WILD)
+def test_s2_a_number_that_is_not_finite_stops_the_robot_within_a_period(mode, stage, value):
+    for channel in range(6):
+        seen = limits.not_finite(stage, channel, value, mode)
+        assert seen["finite"], "it reached the wire"
+        assert seen["stopped_after_periods"] <= 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_s5_no_jump_at_a_start_or_a_takeover(mode):
+    seen = limits.starts(50, 3, mode)
+    assert seen["violations"] == {}
+    assert seen["takeovers"] > 100
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_s6_no_jump_at_a_seam(mode):
+    assert limits.seams(500, 3, mode)["violations"] == {}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_start_and_a_takeover_begin_slowly(mode):
+    gate = gate_for(mode, ramp_s=0.5)
+    asked = [2.0] * 6 if mode == "position" else [1.0] * 6
+    before = 0.0
+    for start in range(2):
+        speeds = []
+        for _ in range(50):
+            value = gate.decide(asked, AT_ZERO, 0.0).values[0]
+            speeds.append((value - before) / 0.02 if mode == "position" else value)
+            before = value
+        assert abs(speeds[5]) < 0.4
+        assert max(map(abs, speeds)) == pytest.approx(1.0)
+        assert Kind.RAMP in gate.counts
+        gate.ramp()
+        if start == 0 and mode == "position":
+            asked = [-2.0] * 6
+
+
+@pytest.mark.parametrize("age_s", [0.21, 5.0, -0.01])
+def test_a_command_that_answers_an_old_or_future_observation_only_brakes(age_s):
+    gate = gate_for("velocity")
+    for _ in range(5):
+        gate.decide([1.0] * 6, AT_ZERO, 0.0)
+    decision = gate.decide([1.0] * 6, AT_ZERO, age_s)
+    assert decision.kinds == (Kind.STALE_COMMAND,)
+    assert decision.values[0] == pytest.approx(1.0 - 20.0 * 0.02)
+
+
+def test_a_novel_observation_only_brakes():
+    gate = gate_for("velocity", novelty_limit=1.0)
+    assert gate.decide([0.3] * 6, AT_ZERO, 0.0, 0.99).values[0] == pytest.approx(0.3)
+    assert gate.decide([0.3] * 6, AT_ZERO, 0.0, 1.01).kinds == (Kind.NOVELTY,)
+
+
+def test_a_measurement_that_is_old_or_comes_out_of_order_is_not_believed():
+    gate = gate_for()
+    assert gate.admit(reading(time_s=10.0), 10.0) is None
+    assert gate.admit(reading(time_s=9.99), 10.01) is Kind.STALE_OBSERVATION
+    assert gate.admit(reading(time_s=10.0), 10.5) is Kind.STALE_OBSERVATION
+    assert gate.admit(reading(time_s=3600.0), 10.5) is Kind.STALE_OBSERVATION
+    assert gate.admit(reading(time_s=10.5), 10.5) is None
+
+
+def follow(gate, mode, moving, speed):
+    """Tells every axis to move, and lets the robot measure what `moving(step)` says."""
+    for step in range(200):
+        gate.admit(reading(moving(step), 0.02 * step), 0.02 * step)
+        gate.decide([speed * 0.02 * step] * 6 if mode == "position" else [speed] * 6, moving(step), 0.0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_sensor_that_does_not_change_while_its_axis_is_told_to_move_stops_the_robot(mode):
+    with pytest.raises(RobotError, match=r"joint_3.*sensor does not change"):
+        follow(
+            gate_for(mode, astray_s=10.0),
+            mode,
+            lambda step: [0.01 * step if axis != 2 else 0.0 for axis in range(6)],
+            0.5,
+        )
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_axis_that_does_not_go_where_it_is_told_stops_the_robot(mode):
+    with pytest.raises(RobotError, match="from where its commands lead"):
+        follow(gate_for(mode), mode, lambda step: [1e-4 * step] * 6, 0.9)
+
+
+def test_a_robot_outside_of_its_range_does_not_begin():
+    gate = SafetyGate(FakeConfig(mode="position").spec(), SafetyConfig())
+    with pytest.raises(RobotError, match="bring it back by hand"):
+        gate.begin([0.0, 0.0, 2.1, 0.0, 0.0, 0.0])
+
+
+def test_the_hand_stays_in_its_workspace():
+    config = FakeConfig(mode="velocity", axes=2)
+    forward = DirectRobotHand().forward
+    box = ((-1.0, -0.05, -1.0), (1.0, 0.05, 1.0))
+    gate = SafetyGate(config.spec(), SafetyConfig(ramp_s=0.0, workspace=box), forward)
+    position = np.zeros(2)
+    gate.begin(position)
+    furthest = 0.0
+    for step in range(400):
+        sign = 1.0 if step < 200 else -1.0
+        values = np.array(gate.decide([sign, sign], position.tolist(), 0.0).values)
+        position = position + values * 0.02
+        furthest = max(furthest, abs(forward(position)[1]))
+        if step == 199:
+            assert furthest > 0.03, "it may use its workspace"
+    assert furthest <= 0.05 + 1e-9
+    assert gate.counts[Kind.WORKSPACE] > 0
+    assert forward(position)[1] < 0, "it could turn back"
+
+
+class DirectRobotHand:
+    def forward(self, position):
+        x = y = angle = 0.0
+        for joint in position:
+            angle += joint
+            x, y = x + 0.1 * math.cos(angle), y + 0.1 * math.sin(angle)
+        return x, y, 0.0
+
+
+def test_a_workspace_needs_kinematics():
+    with pytest.raises(ConfigError, match="does not tell where its hand is"):
+        SafetyGate(FakeConfig().spec(), SafetyConfig(workspace=((0, 0, 0), (1, 1, 1))))
+
+
+@pytest.mark.parametrize(("mode", "step"), [("position", 0.005), ("velocity", 0.1)])
+def test_a_step_limit_tighter_than_the_others_holds(mode, step):
+    spec = FakeConfig(mode=mode).spec()
+    spec = replace(spec, axes=tuple(replace(axis, step=step) for axis in spec.axes))
+    gate = SafetyGate(spec, SafetyConfig(ramp_s=0.0))
+    gate.begin(AT_ZERO)
+    sent = [0.0] + [gate.decide([1.0] * 6, AT_ZERO, 0.0).values[0] for _ in range(20)]
+    assert np.abs(np.diff(sent)).max() <= step + 1e-12
+    assert gate.counts[Kind.STEP] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"timeout_s": math.nan}, "timeout_s is nan"),
+        ({"stale_s": 0.0}, "stale_s is 0.0"),
+        ({"workspace": ((0, 0, 0), (1, 1, 0))}, "each low below its high"),
+    ],
+)
+def test_a_config_that_cannot_work_is_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        SafetyConfig(**options)
+
+
+def test_modes_are_spelt_as_in_the_protocol():
+    assert {str(mode) for mode in Mode} == set(MODES)
