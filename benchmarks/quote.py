@@ -581,7 +581,6 @@ FIGURES = (
         dagger_expert,
     ),
     Figure(
-<<<<<<< HEAD
         "Door, 25 human demonstrations and 200,000 steps: mean success of the training seeds x 100 starts",
         "mean >= 95 %, no seed below 90 %",
         "dapg",
@@ -613,7 +612,8 @@ FIGURES = (
             dapg_published(task, most),
         )
         for task, most in (("door", 1_700_000), ("hammer", 2_200_000), ("relocate", 2_100_000))
-=======
+    ),
+    Figure(
         "Adversarial commands that got past gate and guard, judged by the robot's own monitor",
         "0 of 10,000,000",
         "safety_limits",
@@ -671,7 +671,6 @@ FIGURES = (
         "-",
         "deploy_success",
         deployed_worse,
->>>>>>> dapg
     ),
     Figure("`understudy demo` on 2 cores", "< 5 min", "demo_time", minutes("demo_seconds", 5)),
     Figure("`make test` on 2 cores", "< 10 min", "demo_time", minutes("test_seconds", 10)),
@@ -802,7 +801,6 @@ def _dagger_table(content: dict[str, Any]) -> list[str]:
     return lines
 
 
-<<<<<<< HEAD
 _DAPG_COLUMNS = {
     "alone": "RL alone, 1,000,000 steps",
     "default clone": "BC alone, default of `train bc`",
@@ -833,7 +831,9 @@ def _dapg_table(content: dict[str, Any]) -> list[str]:
                 f"{100 * cell['mean_success']:.1f} ({low:.0f} to {high:.0f}); {100 * cell['mean_sustained']:.1f}"
             )
         lines.append(f"| {task} | " + " | ".join(entries) + " |")
-=======
+    return lines
+
+
 def _backend_table(content: dict[str, Any]) -> list[str]:
     """p50 and p99 of one action, batch 1, of a single network and of the default ensemble."""
     found = summary(content)
@@ -852,7 +852,6 @@ def _backend_table(content: dict[str, Any]) -> list[str]:
             f"{cell['p50_us']:.0f} us | {cell['p99_us']:,.0f} us | {cell['cpu_p99_us']:.0f} us" for cell in both
         )
         lines.append(f"| {name} | {times} |")
->>>>>>> dapg
     return lines
 
 
