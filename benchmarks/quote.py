@@ -240,6 +240,27 @@ def world_speed(content: dict[str, Any]) -> Reading:
     return Reading(f"{found['median_steps_per_s']:,.0f}, the median of the tasks", None, spread)
 
 
+def dapg_success(task: str, mean: float, lowest: float) -> Callable[[dict[str, Any]], Reading]:
+    def read(content: dict[str, Any]) -> Reading:
+        found = summary(content)[f"ours {task}"]
+        met = found["mean_success"] >= mean and found["lowest_seed"] >= lowest
+        spread = f"{interval(found['interval'])}; {found['seeds']} seeds, {percent(found['lowest_seed'])} to "
+        spread += percent(found["highest_seed"])
+        clone = percent(summary(content)[f"clone {task}"]["mean_success"])
+        return Reading(f"{percent(found['mean_success'])}; the clone it began with {clone}", met, spread)
+
+    return read
+
+
+def dapg_published(task: str, most: float) -> Callable[[dict[str, Any]], Reading]:
+    def read(content: dict[str, Any]) -> Reading:
+        steps = summary(content)[f"published {task}"]["steps_to_90"]
+        reached = [f"{count:,}" if count else "never" for count in steps]
+        return Reading("; ".join(reached), all(count and count <= most for count in steps), f"{len(steps)} seeds")
+
+    return read
+
+
 def dagger_better(content: dict[str, Any]) -> Reading:
     found = summary(content)
     better, tasks, worse = found["better_than_bc"], found["tasks"], found["worse_by_more_than_3_points"]
@@ -580,6 +601,39 @@ FIGURES = (
         dagger_expert,
     ),
     Figure(
+        "Door, 25 human demonstrations and 200,000 steps: mean success of the training seeds x 100 starts",
+        "mean >= 95 %, no seed below 90 %",
+        "dapg",
+        dapg_success("door", 0.95, 0.90),
+    ),
+    Figure(
+        "Hammer, 25 imperfect demonstrations and 200,000 steps",
+        "mean >= 88 %, no seed below 80 %",
+        "dapg",
+        dapg_success("hammer", 0.88, 0.80),
+    ),
+    Figure(
+        "Relocate, 25 imperfect demonstrations and 200,000 steps",
+        "mean >= 92 %, no seed below 85 %",
+        "dapg",
+        dapg_success("relocate", 0.92, 0.85),
+    ),
+    Figure(
+        "PickPlace, 25 imperfect scripted demonstrations and 200,000 steps",
+        ">= 98 %",
+        "dapg",
+        dapg_success("pick_place", 0.98, 0.0),
+    ),
+    *(
+        Figure(
+            f"{task.capitalize()}: steps until DAPG as published reaches 90 %",
+            f"<= {most:,}",
+            "dapg",
+            dapg_published(task, most),
+        )
+        for task, most in (("door", 1_700_000), ("hammer", 2_200_000), ("relocate", 2_100_000))
+    ),
+    Figure(
         "Adversarial commands that got past gate and guard, judged by the robot's own monitor",
         "0 of 10,000,000",
         "safety_limits",
@@ -671,6 +725,8 @@ def page(folder: Path = RESULTS) -> str:
     if "door_recipe_study" in contents:
         study = contents["door_recipe_study"]
         lines += ["", "## Door, one ingredient of the recipe changed at a time", "", *_study_table(study)]
+    if contents.get("dapg", {}).get("summary"):
+        lines += ["", "## Reinforcement learning from demonstrations, task by task", "", *_dapg_table(contents["dapg"])]
     if contents.get("dagger_family", {}).get("summary"):
         lines += ["", "## DAgger against cloning, task by task", "", *_dagger_table(contents["dagger_family"])]
     if contents.get("export_latency", {}).get("summary"):
@@ -764,6 +820,39 @@ def _dagger_table(content: dict[str, Any]) -> list[str]:
             f"{100 * row['difference']:+.1f} {interval(row['interval'])} | {row['p_holm']:.3f} | "
             f"{percent(row['expert'])} | {percent(row['bc_on_tuning_starts'])} |"
         )
+    return lines
+
+
+_DAPG_COLUMNS = {
+    "alone": "RL alone, 1,000,000 steps",
+    "default clone": "BC alone, default of `train bc`",
+    "clone": "BC alone, the clone of the preset",
+    "naive": "BC as published, then RL, 200,000",
+    "ours": "the preset, 200,000 steps",
+}
+
+
+def _dapg_table(content: dict[str, Any]) -> list[str]:
+    """Success of each column and task: mean, lowest and highest seed, and in brackets that on more than 25 steps."""
+    found = summary(content)
+    lines = [
+        "Mean success in %, then the lowest and the highest seed, then success on more than 25 steps.",
+        "",
+        "| task | " + " | ".join(_DAPG_COLUMNS.values()) + " |",
+        "|---|" + "---|" * len(_DAPG_COLUMNS),
+    ]
+    for task in ("door", "hammer", "relocate", "pick_place"):
+        entries = []
+        for column in _DAPG_COLUMNS:
+            cell = found.get(f"{column} {task}")
+            if cell is None:
+                entries.append(UNMEASURED)
+                continue
+            low, high = 100 * cell["lowest_seed"], 100 * cell["highest_seed"]
+            entries.append(
+                f"{100 * cell['mean_success']:.1f} ({low:.0f} to {high:.0f}); {100 * cell['mean_sustained']:.1f}"
+            )
+        lines.append(f"| {task} | " + " | ".join(entries) + " |")
     return lines
 
 
