@@ -34,11 +34,13 @@ ORDER = (
     "door_bc",
     "versus_sb3",
     "metaworld_experts",
+    "dapg",
+    "dagger_study",
     "dagger_family",
     "demo_time",
 )
-NOT_BENCHMARKS = ("common", "quote", "run_all", "starting_document")
-NEED_DOOR_DATA = ("collection_speed", "door_bc", "door_recipe_study", "training_speed", "versus_imitation")
+NOT_BENCHMARKS = ("common", "imperfect_demos", "quote", "run_all", "starting_document")
+NEED_DOOR_DATA = ("collection_speed", "dapg", "door_bc", "door_recipe_study", "training_speed", "versus_imitation")
 
 
 def scripts() -> list[str]:
@@ -55,7 +57,7 @@ def why_not(name: str) -> str:
         return "set IMITATION_PYTHON; the install lines are at the top of versus_imitation.py"
     if name == "versus_sb3" and not os.environ.get("SB3_PYTHON"):
         return "set SB3_PYTHON; the install lines are at the top of versus_sb3.py"
-    if name == "dagger_family" and not (DATA / "adroit_experts").is_dir():
+    if name in ("dapg", "dagger_family", "dagger_study") and not (DATA / "adroit_experts").is_dir():
         return "the published experts are not here; set UNDERSTUDY_DATA to the folder that holds adroit_experts"
     if name in ("metaworld_experts", "dagger_family") and find_spec("metaworld") is None:
         return "Metaworld is not installed: pip install 'understudy[metaworld]'"
