@@ -59,7 +59,7 @@ def why_not(name: str) -> str:
         return "set SB3_PYTHON; the install lines are at the top of versus_sb3.py"
     if name in ("dapg", "dagger_family", "dagger_study") and not (DATA / "adroit_experts").is_dir():
         return "the published experts are not here; set UNDERSTUDY_DATA to the folder that holds adroit_experts"
-    if name in ("metaworld_experts", "dagger_family") and find_spec("metaworld") is None:
+    if name in ("metaworld_experts", "dagger_family", "dagger_study") and find_spec("metaworld") is None:
         return "Metaworld is not installed: pip install 'understudy[metaworld]'"
     return ""
 
