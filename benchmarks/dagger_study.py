@@ -1,4 +1,4 @@
-"""How the schedules and budgets of `dagger_family.py` were chosen: on starts, seeds and demonstrations of their own.
+"""Tries schedules and budgets for `dagger_family.py`: on starts, seeds and demonstrations of their own.
 
 For each task: cloning from a few numbers of demonstrations, and DAgger beside cloning at equal labels, once with the
 policy driving alone and seldom asked about ("alone"), once with the expert taking over for good half-way ("finish").
