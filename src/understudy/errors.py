@@ -61,7 +61,7 @@ def require_options(what: str, kind: type[Any], options: Mapping[str, Any], empt
     known = {item.name: item.default for item in fields(kind) if item.init and item.default is not MISSING}
     for option, value in options.items():
         if option not in known:
-            raise ConfigError(f"{what} has no option {option}; it has {', '.join(known)}")
+            raise ConfigError(f"{what} has no option {option}; it has {', '.join(known) or 'none'}")
         default = known[option]
         if value is None and (default is None or option in empty):
             continue

@@ -414,7 +414,7 @@ def test_gates_have_the_names_that_users_type():
         ("safe", {"chi": 0.1}, "the gate safe has no option chi; it has tau, caution, seed"),
         ("safe", {"_unsafe": None}, "the gate safe has no option _unsafe"),
         ("dagger", {"schedule": "slow"}, "schedule is slow; accepted: indicator, constant, linear, exponential"),
-        ("dagger", {"schedule": 3}, "schedule is 3; accepted: a word"),
+        ("dagger", {"schedule": 3}, "schedule is 3; accepted: text"),
         ("dagger", {"beta": 1.5}, "beta is 1.5; accepted: 0 to 1"),
         ("dagger", {"beta": "half"}, "beta is 'half'; accepted: a number"),
         ("dagger", {"ask": 1.1}, "ask is 1.1; accepted: 0 to 1"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from understudy.agent import Driver
 from understudy.dataset import Dataset
 from understudy.episode import Episode
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, require_options
 from understudy.inference import Predictor
 from understudy.interactive.ledger import takeovers
 from understudy.interactive.risk import Score, learn_deviation, learn_success, member_proposals
@@ -336,11 +336,6 @@ def _joint_quantile(novelty: NDArray[np.float32], risk: NDArray[np.float32], sha
     return float(np.sort(novelty)[rank]), float(np.sort(risk)[rank])
 
 
-_KINDS: dict[type, tuple[Any, str]] = {
-    str: (str, "a word"),
-    int: (int, "a whole number"),
-    float: (int | float, "a number"),
-}
 GATES: dict[str, type[Gate]] = {
     gate.name: gate for gate in (DAggerGate, SafeGate, LazyGate, HGGate, ThriftyGate, EnsembleGate)
 }
@@ -358,14 +353,7 @@ def gate_for(name: str, options: Mapping[str, Any] | None = None) -> Gate:
     """
     if name not in GATES:
         raise ConfigError(f"no gate is called {name!r}; accepted: {', '.join(GATES)}")
-    known = {item.name: item.default for item in fields(GATES[name]) if item.init}  # type: ignore[arg-type]
-    for option, value in (options or {}).items():
-        if option not in known:
-            raise ConfigError(f"the gate {name} has no option {option}; it has {', '.join(known) or 'none'}")
-        default = known[option]
-        kind, called = _KINDS.get(type(default), _KINDS[float])
-        if value != default and (isinstance(value, bool) or not isinstance(value, kind)):
-            raise ConfigError(f"{option} is {value!r}; accepted: {called}")
+    require_options(f"the gate {name}", GATES[name], options or {})
     return GATES[name](**(options or {}))
 
 
