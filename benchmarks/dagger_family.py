@@ -1,9 +1,9 @@
 """The DAgger family on twelve tasks: what the expert's labels buy, against cloning at the same number of labels.
 
-Each task has its own number of demonstrations to begin with, of episodes a round, and its own schedule of DAgger: first
 Each task has its own number of demonstrations to begin with, of episodes a round, and its own schedule of DAgger:
-first guesses, until `dagger_study.py` has tried them on starts from 500000. Cloning with all labels is to stay
-labels all the same. The other gates, with their defaults, stand beside "dagger-all", the same DAgger asking at every
+first guesses, until `dagger_study.py` has tried them on starts from 500000. Cloning with all labels is to stay below
+80 %; it has the same network, the same recipe and as many labels. Where failures are left out, they cost their labels
+all the same. The other gates, with their defaults, stand beside "dagger-all", the same DAgger asking at every
 step. Cells run in two processes, and a stopped run continues.
 """
 
