@@ -11,7 +11,7 @@ import understudy as us
 from understudy.dataset import DatasetWarning
 from understudy.errors import ActionError, ConfigError, SpecMismatch
 from understudy.robots.fake import FakeConfig
-from understudy.robots.guard_process import LocalLink
+from understudy.robots.guard_link import LocalLink
 from understudy.robots.novelty import Novelty, WatchedAgent
 from understudy.robots.safety import Kind, SafetyConfig
 from understudy.spec import Spec

@@ -9,7 +9,8 @@ from robots.trials.drivers import guarded
 
 from understudy.errors import RobotError, RobotLost
 from understudy.robots.fake import FakeConfig
-from understudy.robots.guard import Guard, Status
+from understudy.robots.guard import Guard
+from understudy.robots.guard_messages import Status
 from understudy.robots.safety import Kind, SafetyConfig
 
 PERIOD_S = 0.02

@@ -21,9 +21,9 @@ from understudy.errors import ConfigError, RobotError
 from understudy.robots.env import RobotEnv
 from understudy.robots.fake import FakeConfig, FakeRobot
 from understudy.robots.guard import Guard
-from understudy.robots.guard_process import _Stopper
 from understudy.robots.protocol import Reading
 from understudy.robots.safety import SafetyConfig
+from understudy.robots.stop_button import StopButton
 from understudy.rollout import Observer, rollout
 
 REST_S = 0.140
@@ -204,9 +204,9 @@ def test_a_key_that_somebody_else_read_first_keeps_no_button_waiting(monkeypatch
     """Both wake up for one key; and a terminal that is gone ends the keys, not the thread of the other buttons."""
     master, slave = pty.openpty()
     before = {number: signal.getsignal(number) for number in BUTTONS}
-    monkeypatch.setattr(_Stopper, "_run", lambda self: None)  # this test listens
+    monkeypatch.setattr(StopButton, "_run", lambda self: None)  # this test listens
     theirs, ours = socket.socketpair()
-    stopper = _Stopper(Guard(DirectRobot(), SafetyConfig()), ours, os.ttyname(slave))
+    stopper = StopButton(Guard(DirectRobot(), SafetyConfig()), ours, os.ttyname(slave))
     try:
         sources = [stopper._terminal]
         listening = threading.Thread(target=stopper._listen, args=(stopper._terminal, sources), daemon=True)

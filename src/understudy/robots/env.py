@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from understudy.agent import Driver
 from understudy.errors import ActionError, ConfigError, RobotError
-from understudy.robots.guard import Seen, Status
-from understudy.robots.guard_process import GuardLink, Link
+from understudy.robots.guard_link import GuardLink, Link
+from understudy.robots.guard_messages import Seen, Status
 from understudy.robots.protocol import Mode, Robot
 from understudy.robots.safety import Kind, SafetyConfig
 from understudy.spec import Channel

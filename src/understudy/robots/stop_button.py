@@ -1,0 +1,94 @@
+"""The stop button in the guard's process: keys at the terminal, signals, and the API."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import termios
+import threading
+import tty
+from typing import Any
+
+from understudy.robots.guard import Guard
+from understudy.robots.safety import Kind
+from understudy.robots.wire import SOCKET_TYPE
+
+STOP_KEYS = " \x1b"  # space and escape
+
+
+class StopButton:
+    """The stop button in the guard's process: a thread that nothing else keeps waiting.
+
+    It listens to the button's socket, to signals, and to the terminal, and looks after calls of the driver that hang.
+    """
+
+    def __init__(self, guard: Guard, button: socket.socket, keyboard: str) -> None:
+        self._guard, self._button = guard, button
+        self._keys: list[str] = []
+        self.ended = False
+        self._terminal: int | None = None
+        self._settings: list[Any] = []
+        if keyboard:
+            with contextlib.suppress(OSError, termios.error):  # no terminal, no keys; the other buttons remain
+                # Somebody else may read the key first, and then nothing must wait for the next one.
+                self._terminal = os.open(keyboard, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+                self._settings = termios.tcgetattr(self._terminal)
+                tty.setcbreak(self._terminal)
+        self._own, self._signals = socket.socketpair(socket.AF_UNIX, SOCKET_TYPE)
+        for number in (signal.SIGUSR1, signal.SIGINT, signal.SIGTSTP, signal.SIGHUP, signal.SIGTERM):
+            signal.signal(number, self._signalled)
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        threading.Thread(target=self._run, name="stop button", daemon=True).start()
+
+    def take_keys(self) -> str:
+        keys, self._keys = self._keys, []
+        return "".join(keys)
+
+    def close(self) -> None:
+        if self._terminal is not None:
+            with contextlib.suppress(OSError, termios.error):
+                termios.tcsetattr(self._terminal, termios.TCSANOW, self._settings)
+
+    def _signalled(self, number: int, frame: object) -> None:
+        if number == signal.SIGTERM:
+            self.ended = True
+        self._signals.send(f"{signal.Signals(number).name}".encode())
+
+    def _run(self) -> None:
+        sources: list[Any] = [self._button, self._own]
+        if self._terminal is not None:
+            sources.append(self._terminal)
+        while True:
+            ready, _, _ = select.select(sources, [], [], self._guard.supervised_s)
+            for source in ready:
+                self._listen(source, sources)
+            self._guard.supervise()
+
+    def _listen(self, source: Any, sources: list[Any]) -> None:
+        if source is self._terminal and self._terminal is not None:
+            try:
+                key = os.read(self._terminal, 1).decode(errors="replace")
+            except BlockingIOError:
+                return
+            except OSError:
+                key = ""
+            if not key:  # it is gone; the other buttons remain
+                sources.remove(source)
+            elif key in STOP_KEYS:
+                self._press("the stop key was pressed")
+            else:
+                self._keys.append(key)
+            return
+        data = source.recv(4096)
+        if not data:
+            sources.remove(source)
+        elif source is self._own:
+            self._press(f"{data.decode()} came")
+        else:
+            self._press(data.decode(errors="replace"))
+
+    def _press(self, reason: str) -> None:
+        self._guard.stop(f"{Kind.BUTTON}: {reason}", Kind.BUTTON)
