@@ -297,6 +297,36 @@ def test_a_driver_that_hangs_ends_in_a_stop():
     assert time.monotonic() - began_s < 5.0
 
 
+class SlowToConnect(FakeRobot):
+    """Loses its connection at the 30th measurement, and takes 1.2 s to open another one."""
+
+    reads = 0
+
+    def connect(self):
+        if self.reads:
+            time.sleep(1.2)
+        super().connect()
+
+    def read(self):
+        self.reads += 1
+        if self.reads == 30:
+            self.disconnect()
+        return super().read()
+
+
+def test_a_robot_that_is_slow_to_connect_comes_back():
+    robot = SlowToConnect(FakeConfig(homes=False))
+    env = RobotEnv(robot)
+    try:
+        episode = rollout(env, Sway(), seed=0, max_steps=50)
+    finally:
+        env.close()
+        robot.machine.close()
+    assert not env.stopped
+    assert len(episode) == 50
+    assert np.diff(episode.time_s).max() > 1.2
+
+
 class SteppedClock(FakeRobot):
     """In the guard's process, the clock on the wall jumps by an hour at every measurement."""
 

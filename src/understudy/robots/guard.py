@@ -27,8 +27,9 @@ _LATE_PERIODS = 1.5  # after which a missing command is replaced by braking
 _STANDS_PERIODS = 2.0  # after which a robot that takes positions stands at the last one
 _BURST = 1.5  # commands that may follow one another at once
 _RETRY_S = 0.1
-_TELLS_S = 3.0
+TELLS_S = 3.0  # for which a stop that did not reach the robot is said again
 _LOCK_S = 0.05
+_WHILE_S = 0.1
 
 
 class Guard:
@@ -158,7 +159,7 @@ class Guard:
     def close(self) -> None:
         """To rest, and the connection closed; a robot that is lost is looked for a while."""
         self._halt()
-        while not self._told and self._clock() - self._stopped_s < _TELLS_S:
+        while not self._told and self._clock() - self._stopped_s < TELLS_S:
             time.sleep(_RETRY_S)
             self._told = self._tell()
         self._driver.disconnect()
@@ -205,13 +206,18 @@ class Guard:
             self._halt()
 
     @property
+    def waits(self) -> bool:
+        """Whether a call of the driver takes a while, and may."""
+        return self._driver.busy_s > _WHILE_S and not self._driver.hangs
+
+    @property
     def supervised_s(self) -> float:
         """How often `supervise` wants to be called."""
         return self._timeout_s / 3
 
     def _tell_again(self, now_s: float) -> float:
         """A stop that did not reach the robot is said again, for some seconds."""
-        if self._told or now_s - self._stopped_s > _TELLS_S:
+        if self._told or now_s - self._stopped_s > TELLS_S:
             return math.inf
         if now_s - self._tried_s >= _RETRY_S:
             self._told = self._tell()
@@ -350,8 +356,10 @@ class Guard:
         if self._status is Status.STOPPED:
             return
         self.gate.counts[Kind.CONNECTION] += 1
+        opened = self._driver.opened
         self._halt()
-        self._driver.disconnect()
+        if self._driver.opened == opened:  # else a new connection brought the stop, and it may be slow to open another
+            self._driver.disconnect()
         self._lost_s = self._tried_s = self._clock()
         with self._lock:
             if not self._is_stopped:  # pressed meanwhile
@@ -359,7 +367,8 @@ class Guard:
 
     def _retry(self, now_s: float) -> None:
         try:
-            self._driver.connect()
+            if not self._driver.connected:
+                self._driver.connect()
             self._halt()  # nobody knows what it did meanwhile
             reading = self._driver.read()
             self.gate.admit(reading, self._clock())

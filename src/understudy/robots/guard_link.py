@@ -12,20 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.errors import ConfigError, RobotError
-from understudy.robots.guard import Guard
-from understudy.robots.guard_messages import Ask, Seen, Status, unpack_seen
+from understudy.robots.guard import TELLS_S, Guard
+from understudy.robots.guard_messages import ALIVE, Ask, Seen, Status, unpack_seen
 from understudy.robots.guard_process import serve_guard
 from understudy.robots.processes import start
 from understudy.robots.protocol import Robot
 from understudy.robots.safety import Kind, SafetyConfig
+from understudy.robots.watched_driver import CALL_S, CONNECT_S
 from understudy.robots.wire import LARGEST, SOCKET_TYPE, Message
 
 _START_S = 60.0
-_ANSWER_S = 0.8
-_CONNECTING_S = 2.5  # where the guard may be waiting for a robot to come back
-_BEGIN_S = 9.0  # of which connecting, looking for home and measuring may take 8
-_RESCUE_S = 2.0
-_CLOSE_S = 4.0  # of which the guard may look 3 s for a robot that is lost
+_ANSWER_S = 0.8  # without an answer or a sign of life from the guard, after which it is taken to hang
+_RESCUE_S = CONNECT_S + CALL_S
+_CLOSE_S = TELLS_S + CALL_S  # the same of a guard that is told to close
 
 
 class Link(Protocol):
@@ -140,19 +139,19 @@ class GuardLink:
         return int(self._process.pid)
 
     def begin(self, seed: int) -> Seen:
-        return self._request(Message(Ask.BEGIN, time_s=float(seed)), _BEGIN_S)
+        return self._request(Message(Ask.BEGIN, time_s=float(seed)))
 
     def observe(self) -> Seen:
-        return self._request(Message(Ask.OBSERVE), _ANSWER_S)
+        return self._request(Message(Ask.OBSERVE))
 
     def command(self, values: NDArray[Any], observed_s: float, driver: int, novelty: float) -> None:
         self._send(Message(Ask.COMMAND, driver + 1, 0, observed_s, novelty, values))
 
     def rest(self) -> Seen:
-        return self._request(Message(Ask.REST), _ANSWER_S)
+        return self._request(Message(Ask.REST))
 
     def reset(self) -> Seen:
-        return self._request(Message(Ask.RESET), _ANSWER_S)
+        return self._request(Message(Ask.RESET))
 
     def press(self, reason: str) -> None:
         with contextlib.suppress(OSError):
@@ -163,7 +162,7 @@ class GuardLink:
             return
         self._closing = True
         self._send(Message(Ask.CLOSE))
-        self._process.join(_CLOSE_S)
+        self._wait_for_its_end()
         if self._process.is_alive():  # it hangs, and may hold a robot that moves
             self._process.kill()
             self._stop_from_here()
@@ -182,32 +181,44 @@ class GuardLink:
             except OSError:
                 self._rescue("the guard's process has died")
 
-    def _request(self, message: Message, within_s: float) -> Seen:
-        if self._last.status in (Status.LOST, Status.STOPPED):
-            within_s = max(within_s, _CONNECTING_S)
+    def _request(self, message: Message) -> Seen:
         self._asked += 1
         self._send(message._replace(id=self._asked))
-        until_s = time.monotonic() + within_s
+        until_s = time.monotonic() + _ANSWER_S
         while not (self._dead or self._closing):
-            try:
-                self._wire.settimeout(max(1e-3, until_s - time.monotonic()))
-                data = self._wire.recv(LARGEST)
-            except TimeoutError:
-                data = None
-            except OSError:
-                data = b""
+            data = self._receive(until_s)
             if data:
                 answer = Message.unpack(data)
                 if answer.id == self._asked:
                     self._last = unpack_seen(answer, self._channels, self._axes, self._last)
                     return self._last
+                if answer.id == ALIVE:
+                    until_s = time.monotonic() + _ANSWER_S
             elif data is None:
-                self._rescue(f"the guard did not answer within {within_s:g} s")
+                self._rescue(f"the guard gave no sign of life for {_ANSWER_S:g} s")
             else:
                 self._rescue("the guard's process has died")
         self._last.status, self._last.keys = Status.STOPPED, ""
         self._last.reason = self._dead or "the guard was closed"
         return self._last
+
+    def _receive(self, until_s: float) -> bytes | None:
+        """The next message of the guard; none (b"") where it is gone, None where it said nothing until then."""
+        try:
+            self._wire.settimeout(max(1e-3, until_s - time.monotonic()))
+            return self._wire.recv(LARGEST)
+        except TimeoutError:
+            return None
+        except OSError:
+            return b""
+
+    def _wait_for_its_end(self) -> None:
+        """Waits while a guard that was told to close still brings the robot to rest, and lives."""
+        until_s = time.monotonic() + _CLOSE_S
+        while data := self._receive(until_s):
+            if Message.unpack(data).id == ALIVE:
+                until_s = max(until_s, time.monotonic() + _ANSWER_S)
+        self._process.join(_ANSWER_S)
 
     def _watch(self) -> None:
         """Waits for the guard's end, also while the policy computes."""

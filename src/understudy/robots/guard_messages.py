@@ -13,6 +13,7 @@ from understudy.robots.protocol import Reading
 from understudy.robots.safety import Kind
 from understudy.robots.wire import Message
 
+ALIVE = 0  # id of a message that answers nothing: the guard lives, and waits for the driver
 _KINDS = tuple(Kind)
 _NO_READING, _JUDGES, _SUCCEEDED, _HAS_HOME = 1, 2, 4, 8
 

@@ -11,11 +11,13 @@ import socket
 import time
 
 from understudy.robots.guard import Guard
-from understudy.robots.guard_messages import Ask, pack_seen
+from understudy.robots.guard_messages import ALIVE, Ask, pack_seen
 from understudy.robots.protocol import Robot
 from understudy.robots.safety import SafetyConfig
 from understudy.robots.stop_button import StopButton
 from understudy.robots.wire import LARGEST, Message
+
+_PULSE_S = 0.2
 
 
 def serve_guard(
@@ -31,13 +33,28 @@ def serve_guard(
     gc.freeze()
     gc.disable()  # a collection is a pause, and nothing here makes cycles
     guard = Guard(robot, config, dry_run=dry_run)
-    stopper = StopButton(guard, button, keyboard)
+    stopper = StopButton(guard, button, keyboard, _Pulse(guard, wire))
     try:
         life.send(b"ready")
         _serve(guard, wire, stopper)
     finally:
         guard.close()
         stopper.close()
+
+
+class _Pulse:
+    """Tells whoever waits for an answer that the guard lives, while the driver takes its time."""
+
+    def __init__(self, guard: Guard, wire: socket.socket) -> None:
+        self._guard, self._wire = guard, wire
+        self._next_s = -math.inf
+
+    def __call__(self) -> None:
+        now_s = time.monotonic()
+        if self._guard.waits and now_s >= self._next_s:
+            self._next_s = now_s + _PULSE_S
+            with contextlib.suppress(OSError):  # nobody waits
+                self._wire.send(Message(0, id=ALIVE).pack(), socket.MSG_DONTWAIT)
 
 
 def _serve(guard: Guard, wire: socket.socket, stopper: StopButton) -> None:

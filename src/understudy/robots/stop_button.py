@@ -10,6 +10,7 @@ import socket
 import termios
 import threading
 import tty
+from collections.abc import Callable
 from typing import Any
 
 from understudy.robots.guard import Guard
@@ -23,10 +24,18 @@ class StopButton:
     """The stop button in the guard's process: a thread that nothing else keeps waiting.
 
     It listens to the button's socket, to signals, and to the terminal, and looks after calls of the driver that hang.
+
+    Args:
+        guard: who is told to stop.
+        button: each message on it is a press, and its reason.
+        keyboard: path of a terminal; no keys where empty.
+        beside: what else is done regularly, whatever the guard's own thread waits for.
     """
 
-    def __init__(self, guard: Guard, button: socket.socket, keyboard: str) -> None:
-        self._guard, self._button = guard, button
+    def __init__(
+        self, guard: Guard, button: socket.socket, keyboard: str, beside: Callable[[], None] = lambda: None
+    ) -> None:
+        self._guard, self._button, self._beside = guard, button, beside
         self._keys: list[str] = []
         self.ended = False
         self._terminal: int | None = None
@@ -66,6 +75,7 @@ class StopButton:
             for source in ready:
                 self._listen(source, sources)
             self._guard.supervise()
+            self._beside()
 
     def _listen(self, source: Any, sources: list[Any]) -> None:
         if source is self._terminal and self._terminal is not None:

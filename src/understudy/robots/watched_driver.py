@@ -35,6 +35,7 @@ class WatchedDriver:
         self._since_s: float | None = None
         self._limit_s = CALL_S
         self.connected = False
+        self.opened = 0  # connections so far
 
     @property
     def busy_s(self) -> float:
@@ -56,6 +57,7 @@ class WatchedDriver:
         with self._opening, self._call(CONNECT_S):
             self._robot.connect()
         self.connected = True
+        self.opened += 1
 
     def read(self) -> Reading:
         with self._call():
