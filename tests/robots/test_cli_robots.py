@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,6 +39,7 @@ def test_deploy_records_every_run_and_sums_up(policy, tmp_path, capfd):
     assert "2 runs, 0 of 0 judged ones succeeded" in said
     assert "of 50 deadlines missed" in said
     assert "Hz" in said
+    assert "novelty -" in said, "nobody measured it"
     assert len(us.Dataset.open(out)) == 2
     assert [entry["id"] for entry in json.loads(result.read_text())] == [0, 1]
     assert run(*words) == 0
@@ -90,15 +92,43 @@ def test_replay_plays_an_episode_through_the_gate(policy, tmp_path, capfd):
         (["--robot", "fake", "--episodes", "0"], "episodes is 0"),
         (["--robot", "fake", "--doubt", "0.1"], "no ensemble"),
         (["--robot", "fake", "--timeout-s", "5"], "timeout_s is 5"),
+        (["--robot", "fake", "--execute", "0"], "execute is 0"),
+        (["--robot", "fake", "--ensemble-decay", "-1"], "ensemble_decay is -1"),
     ],
 )
-def test_mistakes_are_one_line(policy, words, message, capsys, tmp_path, monkeypatch):
+def test_mistakes_are_one_line_before_a_guard_is_started(policy, words, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(us, "RobotEnv", None)
     assert run("deploy", policy, *words) == 2
     said = capsys.readouterr().err.strip()
     assert message in said
     assert "\n" not in said
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("command", ["deploy", "record"])
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("other_channels", "'joint_1.position' against 'joint_1.velocity'; name another folder with --out"),
+        ("other_robot", "robot/arm against robot/fake; name another folder with --out"),
+        ("no_dataset", "no_dataset is not empty and no dataset; name a dataset to append to, or a new folder"),
+    ],
+)
+def test_a_place_that_takes_no_episodes_is_refused_before_a_guard_is_started(
+    policy, command, place, message, capsys, tmp_path, monkeypatch
+):
+    spec = FakeConfig().spec().spec()
+    us.Dataset.create(tmp_path / "other_channels", FakeConfig(mode="position").spec().spec())
+    us.Dataset.create(tmp_path / "other_robot", replace(spec, env_id="robot/arm"))
+    (tmp_path / "no_dataset").mkdir()
+    (tmp_path / "no_dataset" / "mine.txt").touch()
+    monkeypatch.setattr(us, "RobotEnv", None)
+    words = [policy] if command == "deploy" else []
+    assert run(command, *words, "--robot", "fake", "--out", tmp_path / place) == 2
+    said = capsys.readouterr().err.strip()
+    assert message in said
+    assert "\n" not in said
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,16 @@ class Link(Protocol):
 
     def close(self) -> None: ...
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether there is a guard to answer."""
+        ...
+
 
 class LocalLink:
     """A guard in this process, for tests and simulated clocks. Nothing stops the robot when this process dies."""
+
+    is_alive = True
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
@@ -138,6 +145,10 @@ class GuardLink:
         assert self._process.pid is not None, "started"
         return int(self._process.pid)
 
+    @property
+    def is_alive(self) -> bool:
+        return not (self._dead or self._closing)
+
     def begin(self, seed: int) -> Seen:
         return self._request(Message(Ask.BEGIN, time_s=float(seed)))
 
@@ -185,7 +196,7 @@ class GuardLink:
         self._asked += 1
         self._send(message._replace(id=self._asked))
         until_s = time.monotonic() + _ANSWER_S
-        while not (self._dead or self._closing):
+        while self.is_alive:
             data = self._receive(until_s)
             if data:
                 answer = Message.unpack(data)
