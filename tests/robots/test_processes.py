@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
 from functools import partial
@@ -27,7 +28,8 @@ from understudy.robots.stop_button import StopButton
 from understudy.rollout import Observer, rollout
 
 REST_S = 0.140
-BUTTONS = (signal.SIGUSR1, signal.SIGINT, signal.SIGTSTP, signal.SIGHUP, signal.SIGTERM, signal.SIGTTOU)
+BUTTONS = (signal.SIGUSR1, signal.SIGINT, signal.SIGTSTP, signal.SIGHUP, signal.SIGTERM)
+OTHERS = (signal.SIGTTOU, signal.SIGTTIN, signal.SIGCONT)
 
 
 @pytest.fixture
@@ -200,33 +202,69 @@ def test_who_asks_a_guard_that_was_closed_is_told_so(robot):
     assert env.stopped == "the guard was closed"
 
 
-def test_a_key_that_somebody_else_read_first_keeps_no_button_waiting(monkeypatch):
-    """Both wake up for one key; and a terminal that is gone ends the keys, not the thread of the other buttons."""
+@pytest.fixture
+def terminal(monkeypatch):
+    """A guard's stop button whose thread is the test's, and the two ends of its terminal."""
     master, slave = pty.openpty()
-    before = {number: signal.getsignal(number) for number in BUTTONS}
-    monkeypatch.setattr(StopButton, "_run", lambda self: None)  # this test listens
+    before = {number: signal.getsignal(number) for number in (*BUTTONS, *OTHERS)}
+    monkeypatch.setattr(StopButton, "_run", lambda self: None)  # the test listens
     theirs, ours = socket.socketpair()
     stopper = StopButton(Guard(DirectRobot(), SafetyConfig()), ours, os.ttyname(slave))
-    try:
-        sources = [stopper._terminal]
-        listening = threading.Thread(target=stopper._listen, args=(stopper._terminal, sources), daemon=True)
-        listening.start()
-        listening.join(2.0)
-        assert not listening.is_alive(), "nothing was there to be read"
-        assert sources == [stopper._terminal]
-        monkeypatch.setattr(os, "read", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "gone")))
-        stopper._listen(stopper._terminal, sources)
-        assert sources == []
-    finally:
-        monkeypatch.undo()
-        stopper.close()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for end in (theirs, ours, stopper._own, stopper._signals):
-            end.close()
-        os.close(stopper._terminal)
-        os.close(master)
-        os.close(slave)
+    yield stopper, master, slave
+    monkeypatch.undo()
+    stopper.close()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    for end in (theirs, ours, stopper._own, stopper._signals):
+        end.close()
+    for end in (stopper._terminal, master, slave):
+        os.close(end)
+
+
+def test_a_key_that_somebody_else_read_first_keeps_no_button_waiting(terminal, monkeypatch):
+    """Both wake up for one key; and a terminal that is gone ends the keys, not the thread of the other buttons."""
+    stopper, _, _ = terminal
+    sources = [stopper._terminal]
+    listening = threading.Thread(target=stopper._listen, args=(stopper._terminal, sources), daemon=True)
+    listening.start()
+    listening.join(2.0)
+    assert not listening.is_alive(), "nothing was there to be read"
+    assert sources == [stopper._terminal]
+    monkeypatch.setattr(os, "read", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "gone")))
+    stopper._listen(stopper._terminal, sources)
+    assert sources == []
+
+
+def test_after_ctrl_z_the_keys_are_the_shells_until_the_command_is_in_front_again(terminal, monkeypatch):
+    stopper, master, slave = terminal
+    front = os.getpgrp()
+    monkeypatch.setattr(os, "tcgetpgrp", lambda terminal: front)
+    sources = [stopper._own, stopper._terminal]
+
+    def pressed(keys):
+        os.write(master, keys)
+        for _ in range(len(keys)):
+            stopper._turn(sources)
+        return stopper.take_keys()
+
+    assert pressed(b"u") == "u"
+    front += 1
+    settings = termios.tcgetattr(slave)
+    settings[3] |= termios.ICANON
+    termios.tcsetattr(slave, termios.TCSANOW, settings)  # the shell's
+    assert pressed(b"ls \n") == ""
+    assert os.read(slave, 9) == b"ls \n", "the shell reads it"
+    stopper.close()
+    assert termios.tcgetattr(slave)[3] == settings[3], "what it has set stays"
+    front -= 1
+    assert pressed(b"r") == "r"
+    assert not termios.tcgetattr(slave)[3] & termios.ICANON
+    assert pressed(b" ") == ""
+    assert stopper._guard.seen().reason.endswith("the stop key was pressed")
+
+
+def test_a_guard_in_the_background_is_not_halted_for_asking_for_the_terminal(terminal):
+    assert {signal.getsignal(number) for number in (signal.SIGTTIN, signal.SIGTTOU)} == {signal.SIG_IGN}
 
 
 def test_a_dry_run_sends_nothing(robot):

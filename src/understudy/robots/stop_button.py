@@ -39,17 +39,20 @@ class StopButton:
         self._keys: list[str] = []
         self.ended = False
         self._terminal: int | None = None
-        self._settings: list[Any] = []
+        self._is_ours = False  # the terminal, with the settings that single keys need
+        self._settings: list[Any] = []  # before that
+        self._cbreak: list[Any] = []  # of single keys
         if keyboard:
-            with contextlib.suppress(OSError, termios.error):  # no terminal, no keys; the other buttons remain
+            with contextlib.suppress(OSError):  # no terminal, no keys; the other buttons remain
                 # Somebody else may read the key first, and then nothing must wait for the next one.
                 self._terminal = os.open(keyboard, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
-                self._settings = termios.tcgetattr(self._terminal)
-                tty.setcbreak(self._terminal)
         self._own, self._signals = socket.socketpair(socket.AF_UNIX, SOCKET_TYPE)
         for number in (signal.SIGUSR1, signal.SIGINT, signal.SIGTSTP, signal.SIGHUP, signal.SIGTERM):
             signal.signal(number, self._signalled)
-        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        signal.signal(signal.SIGCONT, self._continued)
+        for number in (signal.SIGTTOU, signal.SIGTTIN):  # a guard that asks for the terminal is not to be halted for it
+            signal.signal(number, signal.SIG_IGN)
+        self._take_terminal()
         threading.Thread(target=self._run, name="stop button", daemon=True).start()
 
     def take_keys(self) -> str:
@@ -57,25 +60,53 @@ class StopButton:
         return "".join(keys)
 
     def close(self) -> None:
-        if self._terminal is not None:
+        """Gives the terminal back as it was; one that somebody else has set otherwise stays so."""
+        if self._terminal is not None and self._settings:
             with contextlib.suppress(OSError, termios.error):
-                termios.tcsetattr(self._terminal, termios.TCSANOW, self._settings)
+                if termios.tcgetattr(self._terminal) == self._cbreak:
+                    termios.tcsetattr(self._terminal, termios.TCSANOW, self._settings)
 
     def _signalled(self, number: int, frame: object) -> None:
         if number == signal.SIGTERM:
             self.ended = True
         self._signals.send(f"{signal.Signals(number).name}".encode())
 
+    def _continued(self, number: int, frame: object) -> None:
+        self._is_ours = False  # a shell that was in front meanwhile has settings of its own
+
+    def _take_terminal(self) -> bool:
+        """Whether keys are meant for us. After Ctrl-Z they are the shell's, until this command is in front again."""
+        if self._terminal is None:
+            return False
+        try:
+            if os.tcgetpgrp(self._terminal) != os.getpgrp():
+                self._is_ours = False
+                return False
+        except OSError:
+            pass  # not the terminal of this session: no shell hands it to one command and then another
+        if not self._is_ours:
+            with contextlib.suppress(OSError, termios.error):
+                self._settings = self._settings or termios.tcgetattr(self._terminal)
+                tty.setcbreak(self._terminal)
+                self._cbreak = termios.tcgetattr(self._terminal)
+            self._is_ours = True
+        return True
+
     def _run(self) -> None:
         sources: list[Any] = [self._button, self._own]
         if self._terminal is not None:
             sources.append(self._terminal)
         while True:
-            ready, _, _ = select.select(sources, [], [], self._guard.supervised_s)
-            for source in ready:
-                self._listen(source, sources)
-            self._guard.supervise()
-            self._beside()
+            self._turn(sources)
+
+    def _turn(self, sources: list[Any]) -> None:
+        hidden = None if self._take_terminal() else self._terminal
+        heard = [source for source in sources if source is not hidden]
+        ready, _, _ = select.select(heard, [], [], self._guard.supervised_s)
+        for source in ready:
+            self._listen(source, sources)
+        self._guard.supervise()
+        self._beside()
 
     def _listen(self, source: Any, sources: list[Any]) -> None:
         if source is self._terminal and self._terminal is not None:
