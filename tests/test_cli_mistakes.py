@@ -4,7 +4,9 @@ import errno
 import json
 import os
 import re
+import signal
 import sys
+import time
 import warnings
 
 import numpy as np
@@ -202,6 +204,23 @@ def test_an_evaluation_asks_for_its_place_before_it_measures(story, said, monkey
     code, line = said("evaluate", "run", *LINE)
     assert code == 2
     assert "Read-only file system" in line
+
+
+def test_a_ctrl_c_that_comes_inside_of_a_destructor_is_not_lost(said, monkeypatch):
+    class Dies:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def evaluated(*arguments, **options):
+        Dies()
+        time.sleep(5)
+        pytest.fail("it went on")
+
+    monkeypatch.setattr("understudy.evaluate", evaluated)
+    code, line = said("evaluate", "run", *LINE)
+    assert code == 130
+    assert line.startswith("understudy: interrupted; ")
+    assert line.count("\n") == 1
 
 
 @pytest.mark.parametrize(
