@@ -135,6 +135,14 @@ def test_a_natural_step_is_the_formula(policy):
     assert 0.25 < log.kl / 0.005 < 1.5, "close to what the quadratic model foresees, less what the damping takes"
 
 
+@pytest.mark.parametrize(("progress", "delta"), [(0.0, 0.01), (0.25, 0.0325), (1.0, 0.1), (1.5, 0.1)])
+def test_the_step_changes_evenly_towards_its_last_size(policy, progress, delta):
+    asked, foreseen = actor_of(policy), actor_of(policy)
+    NPG(step_size=0.01, last_step_size=0.1)(asked, batch_of(asked), {}, order, progress)
+    NPG(step_size=delta)(foreseen, batch_of(foreseen), {}, order)
+    torch.testing.assert_close(asked.vector(), foreseen.vector())
+
+
 def test_dapg_is_the_sum_over_both_kinds_of_rows(policy, demos):
     actor = actor_of(policy)
     batch, weight = DemoRows(DemoTerm(demos, lam0=0.2), actor).joined(batch_of(actor), 3)
