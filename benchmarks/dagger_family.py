@@ -271,7 +271,7 @@ def main() -> None:
         max_steps=MAX_STEPS,
         recipe=asdict(DAGGER_RECIPE),
     )
-    missing = [name for name in wanted() if name not in results.cells]
+    missing = [name for name in wanted() if results.asks_for(name)]
     with ProcessPoolExecutor(PROCESSES) as pool:
         running = {pool.submit(measure, name): name for name in missing}
         for done in as_completed(running):

@@ -72,7 +72,7 @@ def main() -> None:
     )
     wanted = [f"{task}, {what}, seed {seed}" for seed in SEEDS for what in (*SCHEDULES, "clones") for task in TASKS]
     with ProcessPoolExecutor(PROCESSES) as pool:
-        running = {pool.submit(measure, name): name for name in wanted if name not in results.cells}
+        running = {pool.submit(measure, name): name for name in wanted if results.asks_for(name)}
         for done in as_completed(running):
             results.cells[running[done]] = done.result()
             print(running[done], str(done.result())[:100], flush=True)

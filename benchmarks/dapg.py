@@ -38,6 +38,7 @@ BOLD, PUBLISHED = "residual", "dapg-paper"
 SEEDS, FEWER_SEEDS = (0, 1, 2, 3, 4), (0, 1, 2)
 ADROIT = ("door", "hammer", "relocate")
 CAPS = {"door": 1_720_000, "hammer": 2_200_000, "relocate": 2_120_000}  # the steps of the paper, in whole batches
+DEVIATION = {"door": 0.035, "hammer": 0.06, "relocate": 0.06, "pick_place": 0.05}  # chosen on tuning starts, seed 0
 TREMBLING = "noisy=0.3:scripted-human"
 MADE = Path(tempfile.gettempdir()) / "understudy-imperfect"
 
@@ -120,6 +121,7 @@ def learn(task: str, start: Policy, demos: Dataset | None, preset: Preset, seed:
 def ours(task: str, seed: int) -> dict[str, Any]:
     """The bold column, and the clone that it begins with."""
     preset, demos = PRESETS[BOLD], demonstrations(task)
+    preset = replace(preset, finetune=replace(preset.finetune, deviation_factor=DEVIATION[task]))
     began = time.perf_counter()
     clone = clone_for(preset, demos, seed=seed)
     seconds = time.perf_counter() - began
@@ -243,10 +245,12 @@ def main() -> None:
         first_start=FIRST_START,
         starts=STARTS,
         presets={"ours": BOLD, "published": PUBLISHED},
+        deviation=DEVIATION,
         pick_place_expert=TREMBLING,
     )
     for name, measure in planned():
-        results.cell(name, measure)
+        if results.asks_for(name):
+            results.cell(name, measure)
         results.write(**summary(results.cells))
 
 
