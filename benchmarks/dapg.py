@@ -251,7 +251,7 @@ def main() -> None:
     for name, measure in planned():
         if results.asks_for(name):
             results.cell(name, measure)
-        results.write(**summary(results.cells))
+    results.write(**summary(results.cells))
 
 
 if __name__ == "__main__":
