@@ -51,7 +51,7 @@ class Results:
     def __init__(self, name: str, **about: Any) -> None:
         parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
         parser.add_argument("--anew", action="store_true", help="forget the cells that were measured before")
-        parser.add_argument("begins", nargs="*", help="measure only the cells whose names begin so, and keep the others")
+        parser.add_argument("begins", nargs="*", help="measure only cells whose names begin so, and keep the others")
         given = parser.parse_args()
         anew, self._begins = given.anew, tuple(given.begins)
         self._path = RESULTS / f"{name}.json"
