@@ -684,7 +684,7 @@ FIGURES = (
             "deploy_success",
             deployed(policy),
         )
-        for policy in ("bc seed 0", "bc seed 1", "bc seed 2", "dagger")
+        for policy in ("bc seed 0", "bc seed 1", "bc seed 2", "dagger", "dapg")
     ),
     Figure(
         "BC seed 0 on a worse robot: measurements 30 ms old, commands 20 ms late, noise of 1 mrad and 1 mm",
