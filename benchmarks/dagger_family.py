@@ -157,10 +157,10 @@ def measure(name: str) -> Any:
 def wanted() -> list[str]:
     """The names of all cells, the most telling first."""
     names = [f"{task}, expert" for task in TASKS]
-    names += [f"{task}, dagger, seed {seed}" for seed in SEEDS for task in TASKS]
+    names += [f"{task}, dagger, seed {seed}" for task in TASKS for seed in SEEDS]
     gated = [task for task in GATED_TASKS if task in TASKS]
     return names + [
-        f"{task}, {gate}, seed {seed}" for seed in SEEDS for gate in ("dagger-all", *GATES) for task in gated
+        f"{task}, {gate}, seed {seed}" for task in gated for gate in ("dagger-all", *GATES) for seed in SEEDS
     ]
 
 

@@ -825,8 +825,7 @@ def _dagger_table(content: dict[str, Any]) -> list[str]:
 
 _DAPG_COLUMNS = {
     "alone": "RL alone, 1,000,000 steps",
-    "default clone": "BC alone, default of `train bc`",
-    "clone": "BC alone, the clone of the preset",
+    "clone": "BC alone (default of `train bc`; PickPlace: no noise)",
     "naive": "BC as published, then RL, 200,000",
     "ours": "the preset, 200,000 steps",
 }
