@@ -128,9 +128,10 @@ def chosen(task: str) -> Preset:
     return replace(preset, clone=DAGGER_RECIPE, shape=DAGGER_SHAPE, update_options=steps)
 
 
-def ours(task: str, seed: int) -> dict[str, Any]:
+def ours(task: str, seed: int, steps: int = 200_000) -> dict[str, Any]:
     """The bold column, and the clone that it begins with: but for PickPlace that of `train bc` by default."""
     preset, demos = chosen(task), demonstrations(task)
+    preset = replace(preset, finetune=replace(preset.finetune, steps=steps))
     began = time.perf_counter()
     clone = clone_for(preset, demos, seed=seed)
     seconds = time.perf_counter() - began
@@ -190,6 +191,7 @@ def planned() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
             yield f"ours {task} seed {seed}", partial(ours, task, seed)
     for seed in FEWER_SEEDS:
         yield f"ours pick_place seed {seed}", partial(ours, "pick_place", seed)
+        yield f"half door seed {seed}", partial(ours, "door", seed, 100_000)
     for seed in FEWER_SEEDS:
         yield f"published door seed {seed}", partial(published, "door", seed)
     for seed in FEWER_SEEDS:
@@ -207,6 +209,7 @@ def summary(cells: dict[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     columns: dict[str, Callable[[Any], Any]] = {
         "ours": lambda cell: cell,
+        "half": lambda cell: cell,
         "clone": lambda cell: cell["clone"],
         "naive": lambda cell: cell,
         "alone": lambda cell: cell,
@@ -224,7 +227,7 @@ def summary(cells: dict[str, Any]) -> dict[str, Any]:
                     "highest_seed": max(rates),
                     "interval": wilson_interval(round(sum(rates) * STARTS), STARTS * len(rates)),
                     "mean_sustained": sum(cell["sustained_rate"] for cell in found) / len(found),
-                    "mean_seconds": sum(cell.get("seconds", 0.0) for cell in found) / len(found),
+                    "seconds": [round(cell["seconds"], 1) for cell in found if "seconds" in cell],
                 }
     for task in ADROIT:
         found = [cell for name, cell in cells.items() if name.startswith(f"published {task} ")]
