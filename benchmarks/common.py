@@ -51,11 +51,17 @@ class Results:
     def __init__(self, name: str, **about: Any) -> None:
         parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
         parser.add_argument("--anew", action="store_true", help="forget the cells that were measured before")
-        anew = parser.parse_args().anew
+        parser.add_argument("begins", nargs="*", help="measure only cells whose names begin so, and keep the others")
+        given = parser.parse_args()
+        anew, self._begins = given.anew, tuple(given.begins)
         self._path = RESULTS / f"{name}.json"
         self._about = {"command": f"python benchmarks/{Path(sys.argv[0]).name}", **about, "host": host()}
         before = json.loads(self._path.read_text()) if self._path.exists() and not anew else {}
         self.cells: dict[str, Any] = before.get("cells", {})
+
+    def asks_for(self, name: str) -> bool:
+        """Whether a cell is to be measured: it was not before, and the command line leaves it in."""
+        return name not in self.cells and (not self._begins or name.startswith(self._begins))
 
     def cell(self, name: str, measure: Callable[[], Any]) -> Any:
         """The cell called `name`, measured now unless it was before."""

@@ -1,9 +1,10 @@
 """DAPG on Adroit door, hammer and relocate, and on PickPlace: the starting document's table, most telling cells first.
 
 Door: 25 human demonstrations. Hammer and relocate: 25 imperfect ones made from the published experts
-(`imperfect_demos.py`), because the human ones cannot be had without a download. PickPlace: 25 of a scripted person
+(`imperfect_demos.py`), because the human ones cannot be had without a download. PickPlace: 25 of a scripted expert
 whose hand trembles. Success is measured on 100 starts from 700000 that choose nothing; what was chosen was chosen on
-starts 500000 to 599999. Every step of the world before the final policy counts. The reward is the dense one, corrected.
+starts 500000 to 599999, with training seed 0. Every step of the world before the final policy counts. The reward is the
+dense one, corrected.
 """
 
 from __future__ import annotations
@@ -25,12 +26,11 @@ from understudy.dataset import Dataset
 from understudy.dataset.record import record
 from understudy.evaluate import Evaluation, evaluate, wilson_interval
 from understudy.onpolicy import clone_for, finetune, starts_for, term_for, update_for
-from understudy.policies import Ensemble, FeedForward, Policy
+from understudy.policies import FeedForward, Policy
 from understudy.presets import PRESETS, Preset
-from understudy.recipe import TrainConfig
+from understudy.recipe import DAGGER_RECIPE, DAGGER_SHAPE
 from understudy.sim.experts import expert_for
 from understudy.spec import spec_of
-from understudy.trainer import train
 from understudy.worlds import make_env
 
 STARTS, FIRST_START, WORKERS = 100, 700_000, 2
@@ -38,7 +38,8 @@ BOLD, PUBLISHED = "residual", "dapg-paper"
 SEEDS, FEWER_SEEDS = (0, 1, 2, 3, 4), (0, 1, 2)
 ADROIT = ("door", "hammer", "relocate")
 CAPS = {"door": 1_720_000, "hammer": 2_200_000, "relocate": 2_120_000}  # the steps of the paper, in whole batches
-TREMBLING = "noisy=0.3:scripted-human"
+DEVIATION = {"door": 0.035, "hammer": 0.06, "relocate": 0.06, "pick_place": 0.05}  # chosen on tuning starts, seed 0
+TREMBLING = "noisy=0.02:scripted"
 MADE = Path(tempfile.gettempdir()) / "understudy-imperfect"
 
 
@@ -117,9 +118,20 @@ def learn(task: str, start: Policy, demos: Dataset | None, preset: Preset, seed:
     }
 
 
-def ours(task: str, seed: int) -> dict[str, Any]:
-    """The bold column, and the clone that it begins with."""
-    preset, demos = PRESETS[BOLD], demonstrations(task)
+def chosen(task: str) -> Preset:
+    """The preset of the bold column, with what was chosen for a task: options of `finetune`, all of it."""
+    preset = PRESETS[BOLD]
+    preset = replace(preset, finetune=replace(preset.finetune, deviation_factor=DEVIATION[task]))
+    if task != "pick_place":
+        return preset
+    steps = {**preset.update_options, "step_size": 0.03, "last_step_size": 0.01}
+    return replace(preset, clone=DAGGER_RECIPE, shape=DAGGER_SHAPE, update_options=steps)
+
+
+def ours(task: str, seed: int, steps: int = 200_000) -> dict[str, Any]:
+    """The bold column, and the clone that it begins with: but for PickPlace that of `train bc` by default."""
+    preset, demos = chosen(task), demonstrations(task)
+    preset = replace(preset, finetune=replace(preset.finetune, steps=steps))
     began = time.perf_counter()
     clone = clone_for(preset, demos, seed=seed)
     seconds = time.perf_counter() - began
@@ -128,14 +140,6 @@ def ours(task: str, seed: int) -> dict[str, Any]:
         **learn(task, clone, demos, preset, seed),
         "demonstrations": demos.fingerprint,
     }
-
-
-def default_clone(task: str, seed: int) -> dict[str, Any]:
-    """BC alone with the default of `train bc`."""
-    demos, began = demonstrations(task), time.perf_counter()
-    policy = train(Ensemble.for_data(demos, seed=seed), demos, TrainConfig(seed=seed))
-    seconds = time.perf_counter() - began
-    return {**judged(task, policy), "seconds": seconds}
 
 
 def naive(task: str, seed: int) -> dict[str, Any]:
@@ -187,12 +191,12 @@ def planned() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
             yield f"ours {task} seed {seed}", partial(ours, task, seed)
     for seed in FEWER_SEEDS:
         yield f"ours pick_place seed {seed}", partial(ours, "pick_place", seed)
+        yield f"half door seed {seed}", partial(ours, "door", seed, 100_000)
     for seed in FEWER_SEEDS:
         yield f"published door seed {seed}", partial(published, "door", seed)
     for seed in FEWER_SEEDS:
         for task in ADROIT:
             yield f"naive {task} seed {seed}", partial(naive, task, seed)
-            yield f"default clone {task} seed {seed}", partial(default_clone, task, seed)
     for seed in FEWER_SEEDS:
         for task in ADROIT:
             yield f"alone {task} seed {seed}", partial(alone, task, seed)
@@ -205,8 +209,8 @@ def summary(cells: dict[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     columns: dict[str, Callable[[Any], Any]] = {
         "ours": lambda cell: cell,
+        "half": lambda cell: cell,
         "clone": lambda cell: cell["clone"],
-        "default clone": lambda cell: cell,
         "naive": lambda cell: cell,
         "alone": lambda cell: cell,
     }
@@ -223,7 +227,7 @@ def summary(cells: dict[str, Any]) -> dict[str, Any]:
                     "highest_seed": max(rates),
                     "interval": wilson_interval(round(sum(rates) * STARTS), STARTS * len(rates)),
                     "mean_sustained": sum(cell["sustained_rate"] for cell in found) / len(found),
-                    "mean_seconds": sum(cell.get("seconds", 0.0) for cell in found) / len(found),
+                    "seconds": [round(cell["seconds"], 1) for cell in found if "seconds" in cell],
                 }
     for task in ADROIT:
         found = [cell for name, cell in cells.items() if name.startswith(f"published {task} ")]
@@ -243,11 +247,13 @@ def main() -> None:
         first_start=FIRST_START,
         starts=STARTS,
         presets={"ours": BOLD, "published": PUBLISHED},
+        deviation=DEVIATION,
         pick_place_expert=TREMBLING,
     )
     for name, measure in planned():
-        results.cell(name, measure)
-        results.write(**summary(results.cells))
+        if results.asks_for(name):
+            results.cell(name, measure)
+    results.write(**summary(results.cells))
 
 
 if __name__ == "__main__":

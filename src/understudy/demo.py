@@ -31,7 +31,7 @@ WORLD = "understudy/PickPlace-v0"
 DEMONSTRATIONS = (5, 15, 50)
 NOISES = (0.0, TrainConfig().observation_noise)
 STARTS = 100
-ROUNDS, EPISODES, ASKED = 2, 15, 0.15  # of DAgger, from DEMONSTRATIONS[1]
+ROUNDS, EPISODES, ASKED = 3, 15, 0.5  # of DAgger, from DEMONSTRATIONS[1]
 _EVALUATION = "PickPlace-v0"
 _MARK = "demo.txt"
 

@@ -8,7 +8,7 @@ A policy for execution is a pure function `predict(observations (history, D)) ->
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -66,7 +66,8 @@ class FeedForwardConfig:
         horizon: H, actions it predicts at once (action chunking).
         input_limit: scaled observations are cut to +- this many deviations, so that a sensor far outside of its
             training range cannot drown the others.
-        skip: a linear map leads past the hidden layers, from the scaled observations to the last layer's numbers.
+        skip: a path leads past the hidden layers, from the scaled observations to the last layer's numbers.
+        skip_hidden: sizes of the tanh layers on that path; a linear map where there are none.
 
     Raises:
         ConfigError: a value is out of range.
@@ -79,11 +80,10 @@ class FeedForwardConfig:
     horizon: int = 1
     input_limit: float = 5.0
     skip: bool = False
+    skip_hidden: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.hidden) <= _DEEPEST or not all(
-            type(size) is int and 1 <= size <= _WIDEST for size in self.hidden
-        ):
+        if not 1 <= len(self.hidden) <= _DEEPEST or not all(map(_is_size, self.hidden)):
             raise ConfigError(
                 f"hidden is {str(self.hidden)[:80]}; accepted: 1 to {_DEEPEST} layers of 1 to {_WIDEST} units"
             )
@@ -97,11 +97,17 @@ class FeedForwardConfig:
         require_within("input_limit", self.input_limit, _SMALLEST_LIMIT, _LARGEST_LIMIT)
         if type(self.skip) is not bool:
             raise ConfigError(f"skip is {self.skip!r}; accepted: true, false")
+        if len(self.skip_hidden) > (_DEEPEST if self.skip else 0) or not all(map(_is_size, self.skip_hidden)):
+            raise ConfigError(
+                f"skip_hidden is {str(self.skip_hidden)[:80]}; accepted: nothing without a skip, and with one up to "
+                f"{_DEEPEST} layers of 1 to {_WIDEST} units"
+            )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; `skip` only where there is one, since releases before it read everything else."""
-        value = {**asdict(self), "hidden": list(self.hidden)}
-        return value if self.skip else {name: item for name, item in value.items() if name != "skip"}
+        """Plain JSON values; those of a skip only where there is one, as in releases that had none."""
+        value = {**asdict(self), "hidden": list(self.hidden), "skip_hidden": list(self.skip_hidden)}
+        left_out = {name for name in ("skip", "skip_hidden") if not value[name]}
+        return {name: item for name, item in value.items() if name not in left_out}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> FeedForwardConfig:
@@ -111,9 +117,24 @@ class FeedForwardConfig:
             PolicyError: a field is missing, unknown or out of range.
         """
         try:
-            return cls(**{**value, "hidden": tuple(value["hidden"])})
+            sizes = {name: tuple(value[name]) for name in ("hidden", "skip_hidden") if name in value}
+            return cls(**{**value, **sizes})
         except (KeyError, TypeError, ConfigError) as error:
             raise PolicyError(f"the policy's architecture cannot be built: {error}") from error
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= _WIDEST
+
+
+def skip_layers(config: FeedForwardConfig, inputs: int, outputs: int) -> list[tuple[str, int, int]]:
+    """The linear maps of a network's skip: what its arrays begin with, and how many numbers go in and come out."""
+    if not config.skip:
+        return []
+    if not config.skip_hidden:
+        return [("skip", inputs, outputs)]
+    sizes = itertools.pairwise([inputs, *config.skip_hidden, outputs])
+    return [(f"skip.{2 * layer}", before, after) for layer, (before, after) in enumerate(sizes)]  # tanh between
 
 
 class FeedForwardPredictor:
@@ -142,26 +163,24 @@ class FeedForwardPredictor:
         self._low, self._high = self.spec.action_low, self.spec.action_high
         self._activate = np.tanh if config.activation == "tanh" else partial(np.maximum, np.float32(0))
         scale, center = np.tile(actions.scale, self.horizon), np.tile(actions.mean, self.horizon)  # (H * A,)
-        sizes = [self.history * len(self.spec.observations), *config.hidden, len(scale)]
-        layers: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
-        for layer, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
-            name = f"layers.{layer}"
-            weights = np.stack([require_array(member, f"{name}.weight", (outputs, inputs)) for member in members])
-            biases = np.stack([require_array(member, f"{name}.bias", (outputs,)) for member in members])
-            if layer == len(sizes) - 2:
-                # The way back to physical units is linear too, so it goes into the last layer.
-                weights = weights * scale[:, None]
-                biases = biases * scale + center
-            if len(members) == 1:
-                layers.append((weights[0], biases[0]))  # (out, in), (out,)
-            else:
-                layers.append((weights, biases[:, :, None]))  # (members, out, in), (members, out, 1)
-        *self._hidden, self._last = layers
-        self._skip: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
-        if config.skip:
-            past = [require_array(member, "skip.weight", (sizes[-1], sizes[0])) * scale[:, None] for member in members]
-            shift = [require_array(member, "skip.bias", (sizes[-1],)) * scale for member in members]
-            self._skip = (past[0], shift[0]) if len(members) == 1 else (np.stack(past), np.stack(shift)[:, :, None])
+        inputs, outputs = self.history * len(self.spec.observations), len(scale)
+        sizes = itertools.pairwise([inputs, *config.hidden, outputs])
+        layers = [(f"layers.{layer}", before, after) for layer, (before, after) in enumerate(sizes)]
+        skip = skip_layers(config, inputs, outputs)
+        stacked = [_stacked(members, *layer) for layer in (*layers, *skip)]
+        # The way back to physical units is linear too, so it goes into the last layers.
+        weights, biases = stacked[len(layers) - 1]
+        stacked[len(layers) - 1] = weights * scale[:, None], biases * scale + center
+        if skip:
+            weights, biases = stacked[-1]
+            stacked[-1] = weights * scale[:, None], biases * scale
+        if len(members) == 1:
+            maps = [(weights[0], biases[0]) for weights, biases in stacked]  # (out, in), (out,)
+        else:
+            maps = [
+                (weights, biases[:, :, None]) for weights, biases in stacked
+            ]  # (members, out, in), (members, out, 1)
+        self._layers, self._skip = maps[: len(layers)], maps[len(layers) :]
         self.deviation: NDArray[np.float32] | None = None
         if file.acts == "sampled":
             # All members carry the one deviation of the ensemble.
@@ -190,19 +209,35 @@ class FeedForwardPredictor:
     def _forward(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
         """What leaves the last layer, in physical units: (H * A,), or (members, H * A, 1)."""
         scaled = (np.asarray(observations, np.float32) - self._center) * self._inverse_scale
-        seen = values = np.minimum(np.maximum(scaled, -self._limit), self._limit).reshape(self._shape)
-        for weights, biases in self._hidden:
+        seen = np.minimum(np.maximum(scaled, -self._limit), self._limit).reshape(self._shape)
+        values = self._through(self._layers, seen, self._activate)
+        if self._skip:
+            values += self._through(self._skip, seen, np.tanh)
+        return values
+
+    def _through(
+        self,
+        layers: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]],
+        values: NDArray[np.float32],
+        activate: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    ) -> NDArray[np.float32]:
+        """What comes out of the last of some layers, with an activation between them."""
+        for weights, biases in layers[:-1]:
             values = self._multiply(weights, values)
             values += biases
-            values = self._activate(values)
-        weights, biases = self._last
-        values = self._multiply(weights, values)
-        values += biases
-        if self._skip is not None:
-            weights, biases = self._skip
-            values += self._multiply(weights, seen) + biases
-        result: NDArray[np.float32] = values
+            values = activate(values)
+        weights, biases = layers[-1]
+        result: NDArray[np.float32] = self._multiply(weights, values)
+        result += biases
         return result
+
+
+def _stacked(
+    members: Sequence[Mapping[str, NDArray[np.float32]]], name: str, inputs: int, outputs: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """One layer of all members: weights (members, out, in) and biases (members, out)."""
+    weights = np.stack([require_array(member, f"{name}.weight", (outputs, inputs)) for member in members])
+    return weights, np.stack([require_array(member, f"{name}.bias", (outputs,)) for member in members])
 
 
 def load_predictor(path: Path | str) -> Predictor:

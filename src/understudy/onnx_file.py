@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from understudy.errors import PolicyError
-from understudy.inference import FeedForwardConfig, networks
+from understudy.inference import FeedForwardConfig, networks, skip_layers
 from understudy.onnx_messages import contents, model, node, tensor, value
 from understudy.policy_file import PolicyFile, description_of, parse_description, read_plain, require_array, weights_of
 
@@ -134,19 +134,24 @@ def _built(text: bytes, file: PolicyFile, arrays: Mapping[str, NDArray[np.float3
 
 def _network(graph: _Graph, row: str, config: FeedForwardConfig, prefix: str, inputs: int, outputs: int) -> str:
     """The layers of one network, from a row of inputs to a row of outputs."""
-    sizes, seen = [inputs, *config.hidden, outputs], row
-    for layer, (before, after) in enumerate(itertools.pairwise(sizes)):
-        names = [f"{prefix}layers.{layer}.{part}" for part in ("weight", "bias")]
+    sizes = itertools.pairwise([inputs, *config.hidden, outputs])
+    layers = [(f"layers.{layer}", before, after) for layer, (before, after) in enumerate(sizes)]
+    answer = _layers(graph, row, prefix, layers, "Tanh" if config.activation == "tanh" else "Relu")
+    if config.skip:
+        past = _layers(graph, row, prefix, skip_layers(config, inputs, outputs), "Tanh")
+        answer = graph.add("Add", answer, past)
+    return answer
+
+
+def _layers(graph: _Graph, row: str, prefix: str, layers: Sequence[tuple[str, int, int]], activation: str) -> str:
+    """Some layers one after the other, with an activation between them."""
+    for layer, (name, before, after) in enumerate(layers):
+        names = [f"{prefix}{name}.{part}" for part in ("weight", "bias")]
         require_array(graph.weights, names[0], (after, before))
         require_array(graph.weights, names[1], (after,))
         row = graph.add("Gemm", row, *names, transB=1)
-        if layer < len(sizes) - 2:
-            row = graph.add("Tanh" if config.activation == "tanh" else "Relu", row)
-    if config.skip:
-        names = [f"{prefix}skip.{part}" for part in ("weight", "bias")]
-        require_array(graph.weights, names[0], (outputs, inputs))
-        require_array(graph.weights, names[1], (outputs,))
-        row = graph.add("Add", row, graph.add("Gemm", seen, *names, transB=1))
+        if layer < len(layers) - 1:
+            row = graph.add(activation, row)
     return row
 
 

@@ -104,20 +104,21 @@ _SMALL = Preset(
     finetune=FinetuneConfig(),
 )
 
-# The frozen ensemble with a linear residual of the same section.
+# The frozen ensemble with a small residual of the same section.
 _RESIDUAL = Preset(
-    about="a linear residual on a frozen ensemble: for one or two hundred thousand steps",
+    about="a small residual on a frozen ensemble: for one or two hundred thousand steps",
     shape=FeedForwardConfig(),
     members=5,
     clone=TrainConfig(),
     clone_epochs=None,
     update="npg",
-    update_options={"step_size": 0.2, "damping": 1e-2},
+    update_options={"step_size": 0.2, "last_step_size": 0.1, "damping": 1e-2},
     term_options={"lam0": 0.0},
     finetune=FinetuneConfig(
         tune="residual",
+        residual_hidden=(32,),
         deviation="range",
-        deviation_factor=0.035,
+        deviation_factor=0.05,
         gae_lambda=0.95,
         average=0.8,
         value_hidden=(64, 64),

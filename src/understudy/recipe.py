@@ -123,8 +123,9 @@ class FinetuneConfig:
         max_steps: ends an episode earlier than the world does; needed for a world that names no limit.
         gamma: discount of a step.
         gae_lambda: of generalised advantage estimation.
-        tune: `all` weights of the policy; or its `residual`, a linear map of the scaled observation that is added to
+        tune: `all` weights of the policy; or its `residual`, a small map of the scaled observation that is added to
             what the policy does, beginning at 0, while the policy stays frozen.
+        residual_hidden: sizes of the residual's tanh layers; it is linear without any.
         deviation: the first deviation of the Gaussian: `spread`, that of the demonstrated actions; `residual`, what the
             policy leaves unexplained of them; `own`, the one a Gaussian policy was trained with; `range`, half of the
             range of each action.
@@ -157,6 +158,7 @@ class FinetuneConfig:
     gamma: float = 0.995
     gae_lambda: float = 0.97
     tune: str = "all"
+    residual_hidden: tuple[int, ...] = ()
     deviation: str = "spread"
     deviation_factor: float = 1.0
     least_deviation: float = 0.01
@@ -193,8 +195,12 @@ class FinetuneConfig:
             _require(0 < getattr(self, name) < math.inf, self, name, "above 0")
         _require(0 <= self.value_weight_decay < math.inf, self, "value_weight_decay", "0 or more")
         _require(self.value_clip is None or 0 < self.value_clip < math.inf, self, "value_clip", "above 0")
-        sizes = self.value_hidden
-        _require(bool(sizes) and all(size >= 1 for size in sizes), self, "value_hidden", "one or more sizes above 0")
+        _require(len(self.value_hidden) >= 1, self, "value_hidden", "one or more sizes above 0")
+        for name in ("value_hidden", "residual_hidden"):
+            _require(all(size >= 1 for size in getattr(self, name)), self, name, "sizes above 0")
+        _require(
+            not self.residual_hidden or self.tune == "residual", self, "residual_hidden", "none where all is tuned"
+        )
 
 
 def _require(holds: bool, config: TrainConfig | DAggerConfig | FinetuneConfig, name: str, accepted: str) -> None:

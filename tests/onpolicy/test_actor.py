@@ -1,3 +1,4 @@
+import copy
 import hashlib
 import json
 from dataclasses import replace
@@ -155,16 +156,51 @@ def test_a_residual_is_a_linear_map_of_what_is_seen_added_to_a_frozen_policy(dem
     np.testing.assert_allclose(executed, deployed.predict_batch(seen)[:, 0].detach(), rtol=1e-4, atol=1e-5)
 
 
-def test_a_residual_is_saved_with_its_policy(demos, tmp_path):
-    actor = Actor(clone(demos, 2), np.zeros(2), LEAST, tune="residual")
+@pytest.mark.parametrize("members", [1, 3])
+def test_a_residual_may_have_a_hidden_layer(demos, members):
+    policy, seen = clone(demos, members), observations()
+    actor = Actor(policy, np.zeros(2), LEAST, tune="residual", residual_hidden=(4,))
+    scaled = actor.scaled(policy.predict_batch(seen)[:, 0])
+    torch.testing.assert_close(actor.mean(actor.inputs(seen)), scaled, rtol=1e-4, atol=1e-5)
+    assert len(actor.vector()) == (2 * 4 + 4) + (4 * 2 + 2) + 2
+    vector = torch.linspace(-0.5, 0.6, 24)
+    actor.move(vector)
+    first, bias, second, shift = vector[:8].reshape(4, 2), vector[8:12], vector[12:20].reshape(2, 4), vector[20:22]
+    x = (seen[:, 0] - torch.from_numpy(policy.statistics[0].mean)) / torch.from_numpy(policy.statistics[0].scale)
+    literal = scaled + torch.tanh(x @ first.T + bias) @ second.T + shift
+    torch.testing.assert_close(actor.mean(actor.inputs(seen)), literal, rtol=1e-4, atol=1e-5)
+    deployed = actor.policy()
+    executed = np.array([deployed.for_execution().predictions(row.numpy()).mean(0)[0] for row in seen])
+    torch.testing.assert_close(actor.scaled(torch.from_numpy(executed)), literal, rtol=1e-4, atol=1e-5)
+
+
+def test_a_residual_of_another_shape_than_the_policys_is_refused(demos):
+    carried = Actor(clone(demos, 1), np.zeros(2), LEAST, tune="residual", residual_hidden=(4,)).policy()
+    Actor(carried, np.zeros(2), LEAST, tune="residual", residual_hidden=(4,))
+    with pytest.raises(ConfigError, match=r"carries a residual with tanh layers of 4, .* asks for no hidden layer"):
+        Actor(carried, np.zeros(2), LEAST, tune="residual")
+
+
+def test_members_with_hidden_residuals_that_differ_are_refused(demos):
+    policy = Actor(clone(demos, 2), np.zeros(2), LEAST, tune="residual", residual_hidden=(4,)).policy()
+    apart = Ensemble([policy.members[0], copy.deepcopy(policy.members[1])])
+    with torch.no_grad():
+        apart.members[1].skip[0].bias += 1
+    with pytest.raises(ConfigError, match="residuals that differ"):
+        Actor(apart, np.zeros(2), LEAST, tune="residual", residual_hidden=(4,))
+
+
+@pytest.mark.parametrize("hidden", [(), (4,)])
+def test_a_residual_is_saved_with_its_policy(demos, tmp_path, hidden):
+    actor = Actor(clone(demos, 2), np.zeros(2), LEAST, tune="residual", residual_hidden=hidden)
     actor.move(actor.vector() + 0.1)
     save(actor.policy(), tmp_path / "policy")
     loaded = load(tmp_path / "policy")
     torch.testing.assert_close(loaded.predict_batch(observations()), actor.policy().predict_batch(observations()))
     assert not torch.equal(loaded.predict_batch(observations()), clone(demos, 2).predict_batch(observations()))
-    again = Actor(loaded, np.zeros(2), LEAST, tune="residual")
+    again = Actor(loaded, np.zeros(2), LEAST, tune="residual", residual_hidden=hidden)
     torch.testing.assert_close(
-        again.vector()[:6], actor.vector()[:6], msg="a second fine-tuning goes on from the first"
+        again.vector()[:-2], actor.vector()[:-2], msg="a second fine-tuning goes on from the first"
     )
 
 

@@ -1,12 +1,14 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from tests.onpolicy.reach import clone, demonstrations
+from tests.onpolicy.reach import ReachWorld, clone, demonstrations
 from tests.onpolicy.test_actor import LEAST
-from understudy.errors import ConfigError, TrainingDiverged
+from understudy.dataset import Dataset
+from understudy.errors import ConfigError, DataError, TrainingDiverged
 from understudy.onpolicy import NPG, PPO, DemoTerm, DistanceTerm
 from understudy.onpolicy.actor import Actor
 from understudy.onpolicy.demos import DemoRows
@@ -133,6 +135,14 @@ def test_a_natural_step_is_the_formula(policy):
     log = NPG(step_size=0.01, damping=0.1, cg_iterations=200)(actor, batch, {}, order)
     torch.testing.assert_close((actor.vector() - start).double(), step, rtol=2e-2, atol=1e-4)
     assert 0.25 < log.kl / 0.005 < 1.5, "close to what the quadratic model foresees, less what the damping takes"
+
+
+@pytest.mark.parametrize(("progress", "delta"), [(0.0, 0.01), (0.25, 0.0325), (1.0, 0.1), (1.5, 0.1)])
+def test_the_step_changes_evenly_towards_its_last_size(policy, progress, delta):
+    asked, foreseen = actor_of(policy), actor_of(policy)
+    NPG(step_size=0.01, last_step_size=0.1)(asked, batch_of(asked), {}, order, progress)
+    NPG(step_size=delta)(foreseen, batch_of(foreseen), {}, order)
+    torch.testing.assert_close(asked.vector(), foreseen.vector())
 
 
 def test_dapg_is_the_sum_over_both_kinds_of_rows(policy, demos):
@@ -286,6 +296,17 @@ def test_a_weight_of_0_appends_no_rows_and_changes_nothing(policy, demos, kind, 
     update(actor, joined, {}, order)
     update(alone, batch, {}, order)
     assert torch.equal(actor.vector(), alone.vector())
+
+
+def test_a_failed_attempt_shows_nothing(policy, tmp_path):
+    with Dataset.create(tmp_path / "data", ReachWorld()) as data:
+        for episode, success in zip(demonstrations(tmp_path / "shown"), (1, 0, -1, 0), strict=True):
+            data.append(replace(episode, success=success))
+    shown = Dataset.open(tmp_path / "data")
+    rows = DemoRows(DemoTerm(shown), actor_of(policy))
+    assert len(rows.actions) == sum(len(shown[place]) for place in (0, 2))
+    with pytest.raises(DataError, match=r"all 2 demonstrations of .* failed"):
+        DemoRows(DemoTerm(shown.select([1, 3])), actor_of(policy))
 
 
 def test_the_distance_term_is_the_gradient_of_the_distance(policy, demos):

@@ -39,6 +39,10 @@ POLICIES = {
     "chunks and history": lambda: feedforward(history=3, horizon=4, activation="tanh"),
     "gaussian": lambda: feedforward(head="gaussian"),
     "skip": lambda: skipping(feedforward(skip=True, history=2, horizon=2)),
+    "skip with a hidden layer": lambda: skipping(feedforward(skip=True, skip_hidden=(6,), history=2)),
+    "ensemble with hidden skips": lambda: skipping(
+        fitted(Ensemble.of(feedforward(skip=True, skip_hidden=(5, 4)), 3, seed=1))
+    ),
     "ensemble with skips": lambda: skipping(fitted(Ensemble.of(feedforward(skip=True), 3, seed=1))),
     "ensemble": lambda: fitted(Ensemble.of(feedforward(horizon=2), 3, seed=1)),
 }

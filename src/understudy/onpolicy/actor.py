@@ -27,18 +27,19 @@ class Actor:
     what the ensemble does. log sigma is one parameter for each channel, the same in every state. Of a chunk only the
     first action is learnt, the one that is executed by default.
 
-    With `tune="residual"` the policy is frozen, and what learns is W and b of mu(o) = policy(o) + W x + b with x the
-    scaled observation: as many numbers as observations times actions, 0 at first. Their gradient is estimated from
-    the same few episodes far better than that of all weights.
+    With `tune="residual"` the policy is frozen, and what learns is a small map f of mu(o) = policy(o) + f(x), x being
+    the scaled observation: linear, or with tanh layers of the sizes `residual_hidden`. It answers 0 at first, and the
+    gradient of its few numbers is estimated from the same few episodes far better than that of all weights.
 
     Args:
         policy: trained or not, with a scaling; it stays as it is.
         log_deviation: (A,) first log sigma.
         least: (A,) log sigma never goes below it.
         tune: `all` or `residual`.
+        residual_hidden: sizes of the residual's tanh layers; a linear one has none.
 
     Raises:
-        ConfigError: the policy is of a kind that cannot be fine-tuned.
+        ConfigError: the policy is of a kind that cannot be fine-tuned, or carries a residual of another shape.
     """
 
     def __init__(
@@ -48,9 +49,10 @@ class Actor:
         least: NDArray[np.float32],
         *,
         tune: str = "all",
+        residual_hidden: tuple[int, ...] = (),
     ) -> None:
         self._residual = tune == "residual"
-        self._policy = _gaussian(policy, skip=self._residual)
+        self._policy = _gaussian(policy, residual_hidden if self._residual else None)
         self.least = torch.from_numpy(np.maximum(least, SMALLEST_LOG_DEVIATION).astype(np.float32))
         start = torch.from_numpy(np.asarray(log_deviation, np.float32))
         self._log_deviation = nn.Parameter(torch.maximum(start, self.least))
@@ -136,7 +138,7 @@ class Actor:
             shift = np.tile((observations.mean - before.mean) / before.scale, self.history)
             with torch.no_grad():
                 for network in self._networks:
-                    for first in filter(None, (network.layers[0], network.skip)):
+                    for first in (network.layers[0], *network.skip_maps()[:1]):
                         assert isinstance(first, nn.Linear)
                         first.bias.add_(first.weight @ torch.from_numpy(shift))
                         first.weight.mul_(torch.from_numpy(ratio))
@@ -153,20 +155,28 @@ class Actor:
                     yield from network.skip.parameters()
 
     def _share_the_map(self) -> None:
-        """Gives all members one map, the mean of theirs: their mean answer stays what it was."""
-        maps = [network.skip for network in self._networks if network.skip is not None]
-        with torch.no_grad():
-            for parts in zip(*(one.parameters() for one in maps), strict=True):
+        """Gives all members one residual; linear ones that differ become their mean, so the mean answer stays."""
+        shared = self._map
+        for parts in zip(*(self._map_of(network).parameters() for network in self._networks), strict=True):
+            if all(torch.equal(parts[0], part) for part in parts):
+                continue
+            if not isinstance(shared, nn.Linear):
+                raise ConfigError(
+                    "the members of the ensemble carry residuals that differ; fine-tune one whose members share theirs"
+                )
+            with torch.no_grad():
                 parts[0].copy_(torch.stack(parts).mean(0))
         for network in self._networks:
-            network.skip = maps[0]
+            network.skip = shared
 
     @property
-    def _map(self) -> nn.Linear:
+    def _map(self) -> nn.Module:
         """The residual that all members share."""
-        skip = self._networks[0].skip
-        assert skip is not None, "an actor that tunes its residual has one"
-        return skip
+        return self._map_of(self._networks[0])
+
+    def _map_of(self, network: FeedForward) -> nn.Module:
+        assert network.skip is not None, "an actor that tunes its residual has one"
+        return network.skip
 
     @property
     def statistics(self) -> tuple[ChannelStatistics, ChannelStatistics]:
@@ -175,27 +185,39 @@ class Actor:
         return self._policy.statistics
 
 
-def _gaussian(policy: Policy, *, skip: bool) -> FeedForward | Ensemble:
-    """A copy of the policy that answers its first action with a Gaussian head; with `skip` it has one, at first 0."""
+def _gaussian(policy: Policy, residual: tuple[int, ...] | None) -> FeedForward | Ensemble:
+    """A copy of the policy that answers its first action with a Gaussian head.
+
+    With a `residual`, the sizes of its hidden layers, it has one: that of the policy, or a new one, which answers 0.
+    """
     if isinstance(policy, Ensemble):
-        return Ensemble([_gaussian(member, skip=skip) for member in policy.members])
+        return Ensemble([_gaussian(member, residual) for member in policy.members])
     if not isinstance(policy, FeedForward):
         raise ConfigError(
             f"the policy is a {policy.kind}; feedforward policies and ensembles of them can be fine-tuned"
         )
-    config = replace(policy.config, head="gaussian", horizon=1, skip=skip or policy.config.skip)
+    config = replace(policy.config, head="gaussian", horizon=1)
+    if residual is not None and not config.skip:
+        config = replace(config, skip=True, skip_hidden=residual)
+    elif residual is not None and config.skip_hidden != residual:
+        raise ConfigError(
+            f"the policy carries a residual with {_sizes(config.skip_hidden)}, and residual_hidden asks for "
+            f"{_sizes(residual)}; ask for what it carries, or tune all"
+        )
     result = FeedForward(policy.spec, config).initialized(0)
-    pairs = [*zip(result.layers, policy.layers, strict=True)]
-    if policy.skip is not None:
-        pairs.append((result.skip, policy.skip))
+    mine, given = [*result.layers, *result.skip_maps()], [*policy.layers, *policy.skip_maps()]
     with torch.no_grad():
-        for ours, theirs in pairs:
-            for mine, given in zip(ours.parameters(), theirs.parameters(), strict=True):
-                mine.copy_(given[: len(mine)])  # of a chunk (H * A) the first action
+        for ours, theirs in zip(mine, given, strict=False):  # a new residual has nothing to take
+            for into, values in zip(ours.parameters(), theirs.parameters(), strict=True):
+                into.copy_(values[: len(into)])  # of a chunk (H * A) the first action
     if policy.statistics is not None:
         result.fit_scaling(*policy.statistics)
     result.data_fingerprint, result.notes = policy.data_fingerprint, policy.notes
     return result
+
+
+def _sizes(hidden: tuple[int, ...]) -> str:
+    return f"tanh layers of {', '.join(map(str, hidden))}" if hidden else "no hidden layer"
 
 
 def own_log_deviation(policy: Policy) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from understudy.dataset import Dataset
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, DataError
 from understudy.onpolicy.actor import Actor
 from understudy.onpolicy.updates import Batch
 from understudy.windows import Windows
@@ -116,19 +116,24 @@ TERMS: dict[str, type[DemoTerm] | type[DistanceTerm]] = {"likelihood": DemoTerm,
 
 
 class DemoRows:
-    """All steps of a term's demonstrations as rows, gathered once.
+    """All steps of a term's demonstrations as rows, gathered once; an attempt known to have failed shows nothing.
 
     Args:
         term: whose demonstrations.
         actor: for whose history, and in whose deviations.
 
     Raises:
-        DataError: no step can be learnt from, or a number is not finite.
+        DataError: all failed, no step can be learnt from, or a number is not finite.
     """
 
     def __init__(self, term: Term, actor: Actor) -> None:
         self._term = term
-        windows = Windows(term.demos, actor.history, 1, lead=term.options()["lead"])
+        succeeded = term.demos.without_failures()
+        if not len(succeeded):
+            raise DataError(
+                f"all {len(term.demos)} demonstrations of {term.demos.path} failed; record some that succeed"
+            )
+        windows = Windows(succeeded, actor.history, 1, lead=term.options()["lead"])
         batch = windows.batch(torch.arange(len(windows)))
         self.inputs = actor.inputs(batch.observations)
         self.actions = actor.scaled(batch.actions[:, 0])  # (M, H, A) -> (M, A)

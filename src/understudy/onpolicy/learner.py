@@ -59,9 +59,9 @@ class Learner:
         if policy.statistics is None:
             policy = _fresh(policy, spec)
         least = _in_deviations(policy, spec) + np.float32(np.log(config.least_deviation))
-        self.actor = Actor(policy, np.zeros(len(spec.actions)), least, tune=config.tune)
+        self.actor = self._actor(policy, np.zeros(len(spec.actions)), least)
         self._rows = DemoRows(term, self.actor) if term is not None else None
-        self.actor = Actor(policy, self._first_log_deviation(policy), least, tune=config.tune)
+        self.actor = self._actor(policy, self._first_log_deviation(policy), least)
         self._value = ValueFunction(len(spec.observations), config, generator_for(config.seed, "value", 0))
         self._memory: Memory = {}
         self.iteration = self.step = self.episodes = 0
@@ -102,7 +102,7 @@ class Learner:
         weight = 0.0
         if self._rows is not None:
             batch, weight = self._rows.joined(batch, self.iteration)
-        log = self._update(self.actor, batch, self._memory, self._order)
+        log = self._update(self.actor, batch, self._memory, self._order, self.step / max(config.steps, 1))
         value_error = self._value.fit(steps, targets, partial(self._order, "values"))
         decay = config.average if self.iteration else 0.0
         self._average = decay * self._average + (1 - decay) * self.actor.vector()
@@ -141,8 +141,7 @@ class Learner:
 
     def _with(self, vector: Tensor, scaling: ChannelStatistics) -> Actor:
         """An actor like this one with other parameters."""
-        nothing = np.zeros(len(self.spec.actions))
-        actor = Actor(self.actor.policy(), nothing, self.actor.least.numpy(), tune=self._config.tune)
+        actor = self._actor(self.actor.policy(), np.zeros(len(self.spec.actions)), self.actor.least.numpy())
         actor.rescale(scaling, keep=False)
         actor.move(vector)
         return actor
@@ -188,6 +187,10 @@ class Learner:
         self._memory.clear()
         self._memory.update(_part(tensors, "update."))
         self._value.restore(_part(tensors, "value."))
+
+    def _actor(self, policy: Policy, log_deviation: NDArray[np.float32], least: NDArray[np.float32]) -> Actor:
+        config = self._config
+        return Actor(policy, log_deviation, least, tune=config.tune, residual_hidden=config.residual_hidden)
 
     def _first_log_deviation(self, policy: Policy) -> NDArray[np.float32]:
         """Log sigma (A,) to begin with, in deviations of the training actions."""

@@ -40,7 +40,7 @@ class DemoStarts:
     gives with `state()` and takes with `reset(options={"initial_state": ...})`. The steps of the replays count.
 
     Args:
-        demos: with the start of each, as its seed or its `initial_state`.
+        demos: with the start of each, as its seed or its `initial_state`; failed ones are left out.
         share: of the episodes that begin so at first, in [0, 1].
         until: share of all steps after which every episode begins where the world says, in (0, 1].
         order: `uniform` along the demonstration; or `backward`, from its end to its start as the steps are spent.
@@ -93,7 +93,7 @@ class DemoStarts:
                 )
             spent = 0
             self._states = []
-            for episode in self.demos:
+            for episode in self.demos.without_failures():
                 keeper = _Keeper(self.every)
                 options = {"initial_state": dict(episode.initial_state)} if episode.initial_state else None
                 replayed = rollout(

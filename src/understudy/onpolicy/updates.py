@@ -55,7 +55,7 @@ class Update(Protocol):
 
     name: ClassVar[str]
 
-    def __call__(self, actor: Actor, batch: Batch, memory: Memory, order: Order) -> UpdateLog:
+    def __call__(self, actor: Actor, batch: Batch, memory: Memory, order: Order, progress: float = 0.0) -> UpdateLog:
         """One update.
 
         Args:
@@ -63,6 +63,7 @@ class Update(Protocol):
             batch: what to learn from.
             memory: empty at first; what the update leaves there it finds again at the next batch.
             order: `order(purpose, epoch, rows)` is a permutation of so many rows.
+            progress: share of the run's steps that came before this batch.
         """
         ...
 
@@ -86,7 +87,8 @@ class NPG:
 
     Args:
         step_size: delta, twice the KL divergence that the quadratic model foresees.
-        kl_limit: largest mean KL divergence of a step; `step_size`, twice what is foreseen, where not given.
+        last_step_size: delta at the end of the run, to which it changes evenly; `step_size` where not given.
+        kl_limit: largest mean KL divergence of a step; delta, twice what is foreseen, where not given.
         cg_iterations: of conjugate gradients.
         damping: added to the diagonal of F.
 
@@ -96,13 +98,14 @@ class NPG:
 
     name: ClassVar[str] = "npg"
     step_size: float = 0.05
+    last_step_size: float | None = None
     kl_limit: float | None = None
     cg_iterations: int = 10
     damping: float = 1e-4
 
     def __post_init__(self) -> None:
         require_within("cg_iterations", self.cg_iterations, 1, 1000)
-        for name in ("step_size", "kl_limit"):
+        for name in ("step_size", "last_step_size", "kl_limit"):
             _require_above_0(name, getattr(self, name))
         if not 0 <= self.damping < math.inf:
             raise ConfigError(f"damping is {self.damping}; accepted: 0 or more")
@@ -111,8 +114,10 @@ class NPG:
         """What it was asked for, as plain JSON."""
         return asdict(self)
 
-    def __call__(self, actor: Actor, batch: Batch, memory: Memory, order: Order) -> UpdateLog:
+    def __call__(self, actor: Actor, batch: Batch, memory: Memory, order: Order, progress: float = 0.0) -> UpdateLog:
         """One natural step."""
+        last = self.step_size if self.last_step_size is None else self.last_step_size
+        delta = self.step_size + (last - self.step_size) * min(progress, 1.0)
         gradient = _flat(torch.autograd.grad(_objective(actor, batch), actor.parameters)).double()
         if not bool(torch.isfinite(gradient).all()):
             raise TrainingDiverged("the policy gradient is not finite; try a smaller step_size or look at the rewards")
@@ -120,9 +125,9 @@ class NPG:
             return UpdateLog(0.0, 0.0)
         fisher = _FisherProducts(actor, batch.inputs[: batch.on_policy], self.damping)
         direction = conjugate_gradients(fisher, gradient, self.cg_iterations)
-        length = math.sqrt(self.step_size / max(float(gradient @ direction), 1e-20))
+        length = math.sqrt(delta / max(float(gradient @ direction), 1e-20))
         old = _Gaussian.of(actor, batch.inputs[: batch.on_policy])
-        start, limit = actor.vector(), self.step_size if self.kl_limit is None else self.kl_limit
+        start, limit = actor.vector(), delta if self.kl_limit is None else self.kl_limit
         for halvings in range(_MOST_HALVINGS):
             actor.move(start + (length * direction).float())
             kl = old.kl_to(_Gaussian.of(actor, batch.inputs[: batch.on_policy]))
@@ -171,7 +176,7 @@ class PPO:
         """What it was asked for, as plain JSON."""
         return asdict(self)
 
-    def __call__(self, actor: Actor, batch: Batch, memory: Memory, order: Order) -> UpdateLog:
+    def __call__(self, actor: Actor, batch: Batch, memory: Memory, order: Order, progress: float = 0.0) -> UpdateLog:
         """A few epochs of clipped steps."""
         count, rows = batch.on_policy, len(batch.weight)
         inputs, actions, advantages = (column[:count] for column in batch[:3])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from understudy.dataset import Dataset
 from understudy.errors import PolicyError
-from understudy.inference import FeedForwardConfig, Predictor, feedforward_config, predictor
+from understudy.inference import FeedForwardConfig, Predictor, feedforward_config, predictor, skip_layers
 from understudy.normalize import Normalizer
 from understudy.policies.base import Batch, Policy
 from understudy.policies.heads import HEADS
@@ -22,7 +22,7 @@ _ACTIVATIONS = {"relu": torch.relu_, "tanh": torch.tanh_}  # in place: their gra
 
 
 class FeedForward(Policy):
-    """History of scaled observations -> hidden layers (and a linear skip) -> head -> chunk of actions.
+    """History of scaled observations -> hidden layers (and a skip past them) -> head -> chunk of actions.
 
     There is no squashing at the end: a tanh there would put every target beyond one deviation out of reach. What
     leaves the policy is limited by the action space instead.
@@ -41,7 +41,7 @@ class FeedForward(Policy):
         self.head = HEADS[config.head](config.horizon * len(spec.actions))
         sizes = [config.history * len(spec.observations), *config.hidden, self.head.input_dim]
         self.layers = nn.ModuleList(nn.Linear(inputs, outputs) for inputs, outputs in itertools.pairwise(sizes))
-        self.skip = nn.Linear(sizes[0], sizes[-1]) if config.skip else None
+        self.skip = _skip(config, sizes[0], sizes[-1])
         self._activate = _ACTIVATIONS[config.activation]
         self._inputs: Normalizer | None = None
         self._outputs: Normalizer | None = None
@@ -62,16 +62,21 @@ class FeedForward(Policy):
         policy = type(self)(self.spec, self.config)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            for layer in policy.layers:
+            past = policy.skip_maps()
+            for layer in (*policy.layers, *past):
                 assert isinstance(layer, nn.Linear)
                 # Uniform within +- 1 / sqrt(inputs), weights and biases alike: torch's own start, from our generator.
                 bound = layer.in_features**-0.5
                 layer.weight.uniform_(-bound, bound, generator=generator)
                 layer.bias.uniform_(-bound, bound, generator=generator)
-            if policy.skip is not None:
-                policy.skip.weight.zero_()
-                policy.skip.bias.zero_()
+            for last in past[-1:]:
+                last.weight.zero_()
+                last.bias.zero_()
         return policy
+
+    def skip_maps(self) -> list[nn.Linear]:
+        """The linear maps of the skip, in their order; none without a skip."""
+        return [] if self.skip is None else [part for part in self.skip.modules() if isinstance(part, nn.Linear)]
 
     def fit_scaling(self, observations: ChannelStatistics, actions: ChannelStatistics) -> None:
         self.statistics = (observations, actions)
@@ -118,3 +123,12 @@ class FeedForward(Policy):
         if self._inputs is None or self._outputs is None:
             raise PolicyError("this policy was never trained; train it before it is executed")
         return self._inputs, self._outputs
+
+
+def _skip(config: FeedForwardConfig, inputs: int, outputs: int) -> nn.Module | None:
+    """The path past the hidden layers, whose arrays are called as `skip_layers` says."""
+    maps = [nn.Linear(before, after) for _, before, after in skip_layers(config, inputs, outputs)]
+    if not config.skip_hidden:
+        return maps[0] if maps else None
+    parts = [part for linear in maps for part in (linear, nn.Tanh())]
+    return nn.Sequential(*parts[:-1])
