@@ -46,6 +46,40 @@ def test_deploy_records_every_run_and_sums_up(policy, tmp_path, capfd):
     assert len(us.Dataset.open(out)) == 3, "an existing dataset grows"
 
 
+NO_TORCH = """
+import sys, importlib.abc
+class NoTorch(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.split(".")[0] == "torch":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, NoTorch())
+from understudy.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_fine_tuned_policy_is_deployed_as_it_acts_and_exported_without_torch(tmp_path, capfd):
+    """A residual on each member of an ensemble, drawn from its distribution: what `finetune` may deploy."""
+    pytest.importorskip("onnxruntime")
+    spec = FakeConfig().spec().spec()
+    config = us.FeedForwardConfig(hidden=(8,), head="gaussian", skip=True, skip_hidden=(4,))
+    ensemble = us.Ensemble.of(us.FeedForward(spec, config).initialized(0), 2, seed=0)
+    rows = np.linspace(-0.3, 0.3, 50, dtype=np.float32)[:, None] * np.ones(6, np.float32)
+    ensemble.fit_scaling(ChannelStatistics.of([rows]), ChannelStatistics.of([rows]))
+    ensemble.acts = "sampled"
+    us.save(ensemble, tmp_path / "policy")
+    out, exported = tmp_path / "runs", tmp_path / "policy.onnx"
+    words = ["--robot", "fake", "--out", out, "--max-steps", 15, "--novelty", "None"]
+    assert run("deploy", tmp_path / "policy", *words) == 0
+    assert run("export", tmp_path / "policy", "--out", exported) == 2
+    assert "export the mean (--mean" in capfd.readouterr().err
+    assert run("export", tmp_path / "policy", "--out", exported, "--mean", "--draws", 5) == 0
+    command = [sys.executable, "-c", NO_TORCH, "deploy", exported, *words]
+    subprocess.run([str(word) for word in command], check=True, capture_output=True, timeout=60)
+    sampled, mean = (np.abs(np.diff(episode.asked_actions, axis=0)).mean() for episode in us.Dataset.open(out))
+    assert sampled > 5 * mean, "only the mean is smooth"
+
+
 def test_ctrl_c_stops_the_robot_and_keeps_the_run(policy, tmp_path):
     out = tmp_path / "runs"
     words = ["deploy", policy, "--robot", "fake", "--out", out, "--max-steps", 300, "--novelty", "None"]
