@@ -1,5 +1,6 @@
 """The console script: Ctrl-C is one line from the first moment, also while the package is still being imported."""
 
+import signal
 import sys
 
 
@@ -10,4 +11,6 @@ def main() -> int:
     except KeyboardInterrupt:
         print("understudy: interrupted before it began", file=sys.stderr)
         return 130
-    return run()
+    code = run()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said and kept; Python only takes itself down
+    return code

@@ -102,10 +102,11 @@ def test_an_evaluation_says_how_it_was_executed_and_overwrites_no_other(story, c
     }
 
 
-def test_json_is_written_into_a_folder_that_does_not_exist_yet(story):
+def test_no_folder_is_made_for_json(story, capsys):
     out = story / "new" / "deep" / "e.json"
-    assert main(["evaluate", str(story / "runs/bc/policy"), *PICK, "--episodes", "1", "--json", str(out)]) == 0
-    assert json.loads(out.read_text())["episodes"]
+    assert main(["evaluate", str(story / "runs/bc/policy"), *PICK, "--episodes", "1", "--json", str(out)]) == 2
+    assert "which does not exist; make that folder first" in capsys.readouterr().err
+    assert not (story / "new").exists()
 
 
 def test_an_exported_policy_is_taken_wherever_a_policy_is(story, tmp_path, capsys):
@@ -276,6 +277,7 @@ MISTAKES = {
     "unknown option of a gate": ([*START, "--gate-arg", "tau=1"], "the gate dagger has no option tau"),
     "option without a value": ([*START, "--gate", "safe", "--gate-arg", "tau"], "--gate-arg 'tau' is not of the form"),
     "option that is no number": ([*START, "--gate", "safe", "--gate-arg", "tau=much"], "tau is 'much'"),
+    "option that is not finite": ([*START, "--gate-arg", "bout=nan"], "bout is 'nan'; accepted: a finite number"),
     "no budget": ([*START, "--gate", "thrifty", "--gate-arg", "budget=0"], "budget is 0"),
     "a budget of more than all": ([*START, "--gate", "thrifty", "--gate-arg", "budget=1.5"], "budget is 1.5"),
     "no doubt": ([*START, "--gate", "ensemble", "--members", "1"], "measures doubt and needs an ensemble"),

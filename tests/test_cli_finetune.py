@@ -192,7 +192,9 @@ def test_a_mistake_is_one_line_and_leaves_nothing(story, tmp_path, capsys, mista
 def test_what_needs_demonstrations_says_so(story, tmp_path, capsys):
     for words in (["--lam0", "0.1"], ["--term", "distance"], ["--start-arg", "share=0.5"]):
         assert finetune(tmp_path, "run", str(story / "run/clone"), *words, small=TINY) == 2
-        assert "give --demos" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "give --demos" in said
+        assert words[0] in said
 
 
 def test_demonstrations_and_policies_of_another_world_are_refused(story, tmp_path, capsys):

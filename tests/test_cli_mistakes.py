@@ -4,7 +4,9 @@ import errno
 import json
 import os
 import re
+import signal
 import sys
+import time
 import warnings
 
 import numpy as np
@@ -114,6 +116,7 @@ REFUSED = {
     "a broken world in replay": ("replay data {line} --env-arg fails_at=3", "at step 3 ("),
     "no replay": ("replay data {line} --episodes 0", "accepted: 1 or more"),
     "replay with another world": ("replay data --env Pendulum-v1", "1 observation channels against 3"),
+    "advice for another world": ("advise data --env Pendulum-v1", "Pendulum-v1 does not fit data: 1 observation"),
     "nothing to view": ("view data {line} --episodes -1", "accepted: 1 or more"),
     "another world to view": ("view run --env Pendulum-v1 --out {new}.mp4", "1 observation channels against 3"),
     "a negative start": ("evaluate run {line} --seed -1", "seed is -1; accepted: 0 to"),
@@ -134,6 +137,10 @@ REFUSED = {
     "an unknown command": ("fly", "Unrecognized options: fly; see `understudy --help`"),
     "half a command": ("train --data data", "understudy train bc --data DATA --out RUN"),
     "a folder as JSON": ("evaluate run {line} --json data", "data is no plain file"),
+    "JSON in a folder that is not there": (
+        "evaluate run {line} --json {new}/eval.json",
+        "new, which does not exist; make that folder first",
+    ),
     "a device as JSON": ("replay data {line} --json /dev/null", "/dev/null is no plain file"),
     "a video where none can be": ("evaluate run {line} --video /proc/x.mp4", "writing /proc/x.mp4 failed"),
     "a film over a manifest": ("view data {line} --out data/dataset.json", "belongs to the dataset, policy or run in"),
@@ -197,6 +204,23 @@ def test_an_evaluation_asks_for_its_place_before_it_measures(story, said, monkey
     code, line = said("evaluate", "run", *LINE)
     assert code == 2
     assert "Read-only file system" in line
+
+
+def test_a_ctrl_c_that_comes_inside_of_a_destructor_is_not_lost(said, monkeypatch):
+    class Dies:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def evaluated(*arguments, **options):
+        Dies()
+        time.sleep(5)
+        pytest.fail("it went on")
+
+    monkeypatch.setattr("understudy.evaluate", evaluated)
+    code, line = said("evaluate", "run", *LINE)
+    assert code == 130
+    assert line.startswith("understudy: interrupted; ")
+    assert line.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ from tiny_worlds import Noise, Says, TinyWorld
 
 from understudy.errors import ConfigError, MissingDependency, WorldError
 from understudy.observers import Video, can_render
+from understudy.playback import Show, film_each
 from understudy.rollout import rollout
 from understudy.worlds import make_env
 
 av = pytest.importorskip("av")
+DRAWN = {"render_mode": "rgb_array"}
 
 
 def read(path):
@@ -43,6 +45,28 @@ def test_a_video_shows_about_25_pictures_a_second_unless_told_otherwise(tmp_path
             rollout(env, Noise(), seed=0, observers=[video])
         _, _, measured, frames = read(tmp_path / "run.mp4")
         assert (measured, len(frames), frames[0].shape) == (rate, count, shape)
+
+
+def test_films_of_a_report_have_fewer_pictures_and_end_soon_after_success(tmp_path):
+    """Control steps at 50 Hz: a picture at every 5th, and the last one 10 steps after the success at step 20."""
+    built = []
+
+    def world():
+        built.append(TinyWorld(length=100, infos=[{"success": step == 20} for step in range(1, 101)], **DRAWN))
+        return built[-1]
+
+    shows = [(Show(Noise(), seed), tmp_path / f"{seed}.mp4") for seed in range(2)]
+    assert film_each(world, shows, pictures_hz=10.0, after_success_s=0.2) is None
+    assert len(built) == 1
+    for _, path in shows:
+        _, _, rate, frames = read(path)
+        assert (rate, len(frames)) == (10.0, 1 + 30 // 5)
+
+
+def test_a_world_that_draws_nothing_is_a_reason_and_no_error(tmp_path):
+    shows = [(Show(Noise(), 0), tmp_path / "0.mp4")]
+    assert "render_mode='rgb_array'" in film_each(TinyWorld, shows, pictures_hz=10.0, after_success_s=0.2)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_interrupted_video_can_be_watched(tmp_path):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from understudy.agent import Demonstrator
 from understudy.dataset import Dataset, diagnose, record
@@ -35,6 +35,8 @@ ROUNDS, EPISODES, ASKED = 3, 15, 0.5  # of DAgger, from DEMONSTRATIONS[1]
 _EVALUATION = "PickPlace-v0"
 _MARK = "demo.txt"
 
+_T = TypeVar("_T")
+
 
 class Bar(Protocol):
     """Shows how far one part of the story is."""
@@ -44,6 +46,10 @@ class Bar(Protocol):
 
     def at(self, done: int, note: str | None = None) -> None:
         """Says how many units are done; without a note, the last one stays."""
+
+    def over(self, what: str, items: Sequence[_T]) -> Iterator[_T]:
+        """A part whose units are the items, one after the other."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,8 @@ def tell(out: Path, *, seed: int, workers: int, say: Callable[[str], None], prog
     say(f"   {write_run_report(out / 'dagger')} shows what the expert's time bought")
     best = out / chapters[0].folder
     camera = partial(make_env, WORLD, render_mode="rgb_array")
-    why_not = film_evaluation(best, _EVALUATION, results[chapters[0]], camera, agent_for(load_predictor(best)))
+    agent, over = agent_for(load_predictor(best)), partial(progress.over, "filming")
+    why_not = film_evaluation(best, _EVALUATION, results[chapters[0]], camera, agent, over)
     if why_not:
         say(f"   no video: {why_not}")
     return write_run_report(

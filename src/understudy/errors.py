@@ -72,10 +72,20 @@ def require_options(what: str, kind: type[Any], options: Mapping[str, Any], empt
             fits, called = isinstance(value, str), "text"
         elif isinstance(default, int):
             fits, called = number and isinstance(value, int), "a whole number"
+        elif _is_endless(value):
+            fits, called = False, "a finite number"
         else:
             fits, called = number, "a number"
         if not fits:
             raise ConfigError(f"{option} is {value!r}; accepted: {called}")
+
+
+def _is_endless(value: object) -> bool:
+    """Whether a value, or what its text says, is infinite or NaN."""
+    try:
+        return not math.isfinite(float(str(value)))
+    except ValueError:
+        return False
 
 
 class SpecMismatch(UnderstudyError, ValueError):

@@ -90,8 +90,8 @@ def checksum(text: bytes, arrays: Mapping[str, NDArray[np.float32]]) -> bytes:
 def _built(text: bytes, file: PolicyFile, arrays: Mapping[str, NDArray[np.float32]]) -> bytes:
     if file.acts == "sampled":
         raise PolicyError(
-            "this policy acts by sampling, and an exported file answers with its mean; where that is good enough, set "
-            "policy.acts = 'mean', save it anew and export that"
+            "this policy acts by sampling, and an exported file answers with its mean; where that is good enough, "
+            "export the mean (--mean; in Python, set policy.acts = 'mean')"
         )
     config, members = networks(file, arrays)
     graph = _Graph({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})

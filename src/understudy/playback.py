@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,22 +112,45 @@ def film(world: World, shows: Iterable[Show], path: Path | str) -> str | None:
     Returns:
         None, or why there is no video: a world that cannot be rendered here is no reason to fail.
     """
-    try:
-        env = make_env(world)
-    except ConfigError as error:  # a world that takes no render_mode
-        return str(error)
-    try:
-        why_not = can_render(env)
-        if why_not:
-            return why_not
+
+    def play(env: gym.Env[Any, Any]) -> None:
         with Video(path) as video:
             for show in shows:
                 rollout(env, show.agent, seed=show.seed, options=show.options, max_steps=show.steps, observers=[video])
-        return None
-    except MissingDependency as error:
-        return str(error)
-    finally:
-        env.close()
+
+    return _drawn(world, play)
+
+
+def film_each(
+    world: World, shows: Iterable[tuple[Show, Path]], *, pictures_hz: float, after_success_s: float
+) -> str | None:
+    """Writes an MP4 for each show, in a world that is built once.
+
+    Args:
+        world: builds the world with `render_mode="rgb_array"`.
+        shows: each with the path of its film.
+        pictures_hz: about so many pictures a second.
+        after_success_s: ends a film so many seconds after the first success.
+
+    Returns:
+        None, or why there is no film.
+    """
+
+    def play(env: gym.Env[Any, Any]) -> None:
+        control_hz = spec_of(env).control_hz or pictures_hz
+        for show, path in shows:
+            with Video(path, every=max(1, round(control_hz / pictures_hz))) as video:
+                rollout(
+                    env,
+                    show.agent,
+                    seed=show.seed,
+                    options=show.options,
+                    max_steps=show.steps,
+                    after_success=round(control_hz * after_success_s),
+                    observers=[video],
+                )
+
+    return _drawn(world, play)
 
 
 def show_live(world: World, shows: Iterable[Show]) -> None:
@@ -137,6 +160,24 @@ def show_live(world: World, shows: Iterable[Show]) -> None:
         env = RealTime(env, spec_of(env).control_hz)
         for show in shows:
             rollout(env, show.agent, seed=show.seed, options=show.options, max_steps=show.steps)
+    finally:
+        env.close()
+
+
+def _drawn(world: World, play: Callable[[gym.Env[Any, Any]], None]) -> str | None:
+    """Plays something in a world that draws; None, or why it cannot."""
+    try:
+        env = make_env(world)
+    except ConfigError as error:  # a world that takes no render_mode
+        return str(error)
+    try:
+        why_not = can_render(env)
+        if why_not:
+            return why_not
+        play(env)
+        return None
+    except MissingDependency as error:
+        return str(error)
     finally:
         env.close()
 

@@ -422,7 +422,7 @@ def test_gates_have_the_names_that_users_type():
         ("dagger", {"fade_rounds": 0}, "fade_rounds is 0; accepted: 1 or more"),
         ("dagger", {"fade_rounds": 2.5}, "fade_rounds is 2.5; accepted: a whole number"),
         ("safe", {"tau": 0}, "tau is 0; accepted: above 0"),
-        ("safe", {"tau": math.nan}, "tau is nan; accepted: above 0"),
+        ("safe", {"tau": math.nan}, "tau is nan; accepted: a finite number"),
         ("safe", {"caution": 1}, "caution is 1; accepted: between 0 and 1"),
         ("safe", {"tau": True}, "tau is True; accepted: a number"),
         ("lazy", {"tau": 0.1, "tau_back": 0.2}, "tau_back is 0.2; accepted: above 0, up to tau"),

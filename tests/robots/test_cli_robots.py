@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,10 +39,45 @@ def test_deploy_records_every_run_and_sums_up(policy, tmp_path, capfd):
     assert "2 runs, 0 of 0 judged ones succeeded" in said
     assert "of 50 deadlines missed" in said
     assert "Hz" in said
+    assert "novelty -" in said, "nobody measured it"
     assert len(us.Dataset.open(out)) == 2
     assert [entry["id"] for entry in json.loads(result.read_text())] == [0, 1]
     assert run(*words) == 0
     assert len(us.Dataset.open(out)) == 3, "an existing dataset grows"
+
+
+NO_TORCH = """
+import sys, importlib.abc
+class NoTorch(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.split(".")[0] == "torch":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, NoTorch())
+from understudy.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_fine_tuned_policy_is_deployed_as_it_acts_and_exported_without_torch(tmp_path, capfd):
+    """A residual on each member of an ensemble, drawn from its distribution: what `finetune` may deploy."""
+    pytest.importorskip("onnxruntime")
+    spec = FakeConfig().spec().spec()
+    config = us.FeedForwardConfig(hidden=(8,), head="gaussian", skip=True, skip_hidden=(4,))
+    ensemble = us.Ensemble.of(us.FeedForward(spec, config).initialized(0), 2, seed=0)
+    rows = np.linspace(-0.3, 0.3, 50, dtype=np.float32)[:, None] * np.ones(6, np.float32)
+    ensemble.fit_scaling(ChannelStatistics.of([rows]), ChannelStatistics.of([rows]))
+    ensemble.acts = "sampled"
+    us.save(ensemble, tmp_path / "policy")
+    out, exported = tmp_path / "runs", tmp_path / "policy.onnx"
+    words = ["--robot", "fake", "--out", out, "--max-steps", 15, "--novelty", "None"]
+    assert run("deploy", tmp_path / "policy", *words) == 0
+    assert run("export", tmp_path / "policy", "--out", exported) == 2
+    assert "export the mean (--mean" in capfd.readouterr().err
+    assert run("export", tmp_path / "policy", "--out", exported, "--mean", "--draws", 5) == 0
+    command = [sys.executable, "-c", NO_TORCH, "deploy", exported, *words]
+    subprocess.run([str(word) for word in command], check=True, capture_output=True, timeout=60)
+    sampled, mean = (np.abs(np.diff(episode.asked_actions, axis=0)).mean() for episode in us.Dataset.open(out))
+    assert sampled > 5 * mean, "only the mean is smooth"
 
 
 def test_ctrl_c_stops_the_robot_and_keeps_the_run(policy, tmp_path):
@@ -90,15 +126,43 @@ def test_replay_plays_an_episode_through_the_gate(policy, tmp_path, capfd):
         (["--robot", "fake", "--episodes", "0"], "episodes is 0"),
         (["--robot", "fake", "--doubt", "0.1"], "no ensemble"),
         (["--robot", "fake", "--timeout-s", "5"], "timeout_s is 5"),
+        (["--robot", "fake", "--execute", "0"], "execute is 0"),
+        (["--robot", "fake", "--ensemble-decay", "-1"], "ensemble_decay is -1"),
     ],
 )
-def test_mistakes_are_one_line(policy, words, message, capsys, tmp_path, monkeypatch):
+def test_mistakes_are_one_line_before_a_guard_is_started(policy, words, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(us, "RobotEnv", None)
     assert run("deploy", policy, *words) == 2
     said = capsys.readouterr().err.strip()
     assert message in said
     assert "\n" not in said
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("command", ["deploy", "record"])
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("other_channels", "'joint_1.position' against 'joint_1.velocity'; name another folder with --out"),
+        ("other_robot", "robot/arm against robot/fake; name another folder with --out"),
+        ("no_dataset", "no_dataset is not empty and no dataset; name a dataset to append to, or a new folder"),
+    ],
+)
+def test_a_place_that_takes_no_episodes_is_refused_before_a_guard_is_started(
+    policy, command, place, message, capsys, tmp_path, monkeypatch
+):
+    spec = FakeConfig().spec().spec()
+    us.Dataset.create(tmp_path / "other_channels", FakeConfig(mode="position").spec().spec())
+    us.Dataset.create(tmp_path / "other_robot", replace(spec, env_id="robot/arm"))
+    (tmp_path / "no_dataset").mkdir()
+    (tmp_path / "no_dataset" / "mine.txt").touch()
+    monkeypatch.setattr(us, "RobotEnv", None)
+    words = [policy] if command == "deploy" else []
+    assert run(command, *words, "--robot", "fake", "--out", tmp_path / place) == 2
+    said = capsys.readouterr().err.strip()
+    assert message in said
+    assert "\n" not in said
 
 
 @pytest.mark.parametrize(

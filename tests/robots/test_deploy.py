@@ -11,7 +11,7 @@ import understudy as us
 from understudy.dataset import DatasetWarning
 from understudy.errors import ActionError, ConfigError, SpecMismatch
 from understudy.robots.fake import FakeConfig
-from understudy.robots.guard_process import LocalLink
+from understudy.robots.guard_link import LocalLink
 from understudy.robots.novelty import Novelty, WatchedAgent
 from understudy.robots.safety import Kind, SafetyConfig
 from understudy.spec import Spec
@@ -97,6 +97,18 @@ def test_whoever_asks_for_a_verdict_is_heard(world, dataset):
     assert [run.episode.success for run in runs] == [row.success for row in dataset.rows] == [0, 1]
 
 
+def test_a_question_that_is_interrupted_keeps_the_run(world, dataset):
+    env, _ = world
+
+    def interrupted(episode):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(us.deploy(env, Policy(), dataset, seeds=[1], max_steps=10, verdict=interrupted))
+    (row,) = dataset.rows
+    assert (row.length, row.success, row.partial) == (10, -1, False)
+
+
 def test_channels_without_names_are_refused_on_a_robot(world):
     env, robot = world
     with pytest.raises(SpecMismatch, match=r"without names.*--env"):
@@ -138,6 +150,8 @@ def test_an_expert_who_is_there_is_asked_for_help(world, dataset):
     (run,) = us.deploy(env, Policy(), dataset, seeds=[1], max_steps=200, novelty=novelty, expert=Back())
     assert not run.stopped
     assert run.helped > 0
+    assert run.novelty > 1
+    assert 0 < env.novelty < 1, "measured also while the gate is not told"
     assert dataset[0].labelled.any()
     assert robot.body._p[0] < 1.6
 
@@ -174,7 +188,8 @@ def test_a_watched_agent_without_an_expert_tells_the_gate():
     told = []
 
     class Robot:
-        def novel(self, value):
+        def novel(self, value, *, helped):
+            assert not helped
             told.append(value)
 
     agent = WatchedAgent(us.PolicyAgent(Policy()), Novelty(Policy(), distance=0.5), Robot())

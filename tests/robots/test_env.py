@@ -13,7 +13,7 @@ from understudy.agent import Command
 from understudy.errors import ActionError, ConfigError, RobotError
 from understudy.robots.env import RobotEnv
 from understudy.robots.fake import FakeConfig
-from understudy.robots.guard_process import LocalLink
+from understudy.robots.guard_link import LocalLink
 from understudy.robots.safety import Kind, SafetyConfig
 from understudy.rollout import Observer, rollout
 from understudy.spec import spec_of

@@ -9,7 +9,8 @@ from robots.trials.drivers import guarded
 
 from understudy.errors import RobotError, RobotLost
 from understudy.robots.fake import FakeConfig
-from understudy.robots.guard import Guard, Status
+from understudy.robots.guard import Guard
+from understudy.robots.guard_messages import Status
 from understudy.robots.safety import Kind, SafetyConfig
 
 PERIOD_S = 0.02
@@ -234,6 +235,29 @@ def test_a_robot_that_does_not_move_yet_may_take_its_time_to_connect(method, lim
     assert status is (Status.STOPPED if hangs else Status.RUNNING)
     assert guard.gate.counts[Kind.CONNECTION] == hangs, "one call is counted once"
     assert connections == [method], "nobody connects while another thread does"
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_connection_that_was_lost_may_take_its_time_to_come_back(hangs):
+    robot, guard, clock = guarded()
+    guard.begin(0)
+    driven(guard, clock)
+    opened, stop = [], robot.stop
+
+    def slow():
+        clock.now_s += 4.9 + 0.2 * hangs
+        aside(guard.supervise)
+        opened.append(clock.now_s)
+        robot.stop = stop
+
+    Faulty(robot, "read", RobotLost("gone"), clock, 0.1)
+    Faulty(robot, "stop", RobotLost("gone"), clock, math.inf)
+    robot.connect = slow
+    driven(guard, clock, steps=1)
+    pass_time(guard, clock, 1.0)
+    assert len(opened) == 1, "the connection over which the stop was told is the new one"
+    assert robot.stops_s
+    assert guard.seen().status is (Status.STOPPED if hangs else Status.RUNNING)
 
 
 def test_a_command_that_comes_out_of_a_slow_driver_after_the_stop_is_stopped_too():

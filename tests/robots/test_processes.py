@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
 from functools import partial
@@ -21,13 +22,14 @@ from understudy.errors import ConfigError, RobotError
 from understudy.robots.env import RobotEnv
 from understudy.robots.fake import FakeConfig, FakeRobot
 from understudy.robots.guard import Guard
-from understudy.robots.guard_process import _Stopper
 from understudy.robots.protocol import Reading
 from understudy.robots.safety import SafetyConfig
+from understudy.robots.stop_button import StopButton
 from understudy.rollout import Observer, rollout
 
 REST_S = 0.140
-BUTTONS = (signal.SIGUSR1, signal.SIGINT, signal.SIGTSTP, signal.SIGHUP, signal.SIGTERM, signal.SIGTTOU)
+BUTTONS = (signal.SIGUSR1, signal.SIGINT, signal.SIGTSTP, signal.SIGHUP, signal.SIGTERM)
+OTHERS = (signal.SIGTTOU, signal.SIGTTIN, signal.SIGCONT)
 
 
 @pytest.fixture
@@ -200,33 +202,69 @@ def test_who_asks_a_guard_that_was_closed_is_told_so(robot):
     assert env.stopped == "the guard was closed"
 
 
-def test_a_key_that_somebody_else_read_first_keeps_no_button_waiting(monkeypatch):
-    """Both wake up for one key; and a terminal that is gone ends the keys, not the thread of the other buttons."""
+@pytest.fixture
+def terminal(monkeypatch):
+    """A guard's stop button whose thread is the test's, and the two ends of its terminal."""
     master, slave = pty.openpty()
-    before = {number: signal.getsignal(number) for number in BUTTONS}
-    monkeypatch.setattr(_Stopper, "_run", lambda self: None)  # this test listens
+    before = {number: signal.getsignal(number) for number in (*BUTTONS, *OTHERS)}
+    monkeypatch.setattr(StopButton, "_run", lambda self: None)  # the test listens
     theirs, ours = socket.socketpair()
-    stopper = _Stopper(Guard(DirectRobot(), SafetyConfig()), ours, os.ttyname(slave))
-    try:
-        sources = [stopper._terminal]
-        listening = threading.Thread(target=stopper._listen, args=(stopper._terminal, sources), daemon=True)
-        listening.start()
-        listening.join(2.0)
-        assert not listening.is_alive(), "nothing was there to be read"
-        assert sources == [stopper._terminal]
-        monkeypatch.setattr(os, "read", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "gone")))
-        stopper._listen(stopper._terminal, sources)
-        assert sources == []
-    finally:
-        monkeypatch.undo()
-        stopper.close()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for end in (theirs, ours, stopper._own, stopper._signals):
-            end.close()
-        os.close(stopper._terminal)
-        os.close(master)
-        os.close(slave)
+    stopper = StopButton(Guard(DirectRobot(), SafetyConfig()), ours, os.ttyname(slave))
+    yield stopper, master, slave
+    monkeypatch.undo()
+    stopper.close()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    for end in (theirs, ours, stopper._own, stopper._signals):
+        end.close()
+    for end in (stopper._terminal, master, slave):
+        os.close(end)
+
+
+def test_a_key_that_somebody_else_read_first_keeps_no_button_waiting(terminal, monkeypatch):
+    """Both wake up for one key; and a terminal that is gone ends the keys, not the thread of the other buttons."""
+    stopper, _, _ = terminal
+    sources = [stopper._terminal]
+    listening = threading.Thread(target=stopper._listen, args=(stopper._terminal, sources), daemon=True)
+    listening.start()
+    listening.join(2.0)
+    assert not listening.is_alive(), "nothing was there to be read"
+    assert sources == [stopper._terminal]
+    monkeypatch.setattr(os, "read", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "gone")))
+    stopper._listen(stopper._terminal, sources)
+    assert sources == []
+
+
+def test_after_ctrl_z_the_keys_are_the_shells_until_the_command_is_in_front_again(terminal, monkeypatch):
+    stopper, master, slave = terminal
+    front = os.getpgrp()
+    monkeypatch.setattr(os, "tcgetpgrp", lambda terminal: front)
+    sources = [stopper._own, stopper._terminal]
+
+    def pressed(keys):
+        os.write(master, keys)
+        for _ in range(len(keys)):
+            stopper._turn(sources)
+        return stopper.take_keys()
+
+    assert pressed(b"u") == "u"
+    front += 1
+    settings = termios.tcgetattr(slave)
+    settings[3] |= termios.ICANON
+    termios.tcsetattr(slave, termios.TCSANOW, settings)  # the shell's
+    assert pressed(b"ls \n") == ""
+    assert os.read(slave, 9) == b"ls \n", "the shell reads it"
+    stopper.close()
+    assert termios.tcgetattr(slave)[3] == settings[3], "what it has set stays"
+    front -= 1
+    assert pressed(b"r") == "r"
+    assert not termios.tcgetattr(slave)[3] & termios.ICANON
+    assert pressed(b" ") == ""
+    assert stopper._guard.seen().reason.endswith("the stop key was pressed")
+
+
+def test_a_guard_in_the_background_is_not_halted_for_asking_for_the_terminal(terminal):
+    assert {signal.getsignal(number) for number in (signal.SIGTTIN, signal.SIGTTOU)} == {signal.SIG_IGN}
 
 
 def test_a_dry_run_sends_nothing(robot):
@@ -295,6 +333,36 @@ def test_a_driver_that_hangs_ends_in_a_stop():
     finally:
         env.close()
     assert time.monotonic() - began_s < 5.0
+
+
+class SlowToConnect(FakeRobot):
+    """Loses its connection at the 30th measurement, and takes 1.2 s to open another one."""
+
+    reads = 0
+
+    def connect(self):
+        if self.reads:
+            time.sleep(1.2)
+        super().connect()
+
+    def read(self):
+        self.reads += 1
+        if self.reads == 30:
+            self.disconnect()
+        return super().read()
+
+
+def test_a_robot_that_is_slow_to_connect_comes_back():
+    robot = SlowToConnect(FakeConfig(homes=False))
+    env = RobotEnv(robot)
+    try:
+        episode = rollout(env, Sway(), seed=0, max_steps=50)
+    finally:
+        env.close()
+        robot.machine.close()
+    assert not env.stopped
+    assert len(episode) == 50
+    assert np.diff(episode.time_s).max() > 1.2
 
 
 class SteppedClock(FakeRobot):

@@ -15,8 +15,9 @@ from understudy.dataset.folder import DatasetWarning
 from understudy.episode import FAILURE, SUCCESS, UNKNOWN
 from understudy.errors import ConfigError, ExpertError, RobotError, SpecMismatch
 from understudy.robots import FakeConfig, FakeRobot, RobotEnv, RobotSpec
-from understudy.robots.guard import Guard, Seen
-from understudy.robots.guard_process import LocalLink
+from understudy.robots.guard import Guard
+from understudy.robots.guard_link import LocalLink
+from understudy.robots.guard_messages import Seen
 from understudy.robots.pose_expert import PoseExpert
 from understudy.robots.recording import Outcome, record_on
 from understudy.robots.safety import SafetyConfig

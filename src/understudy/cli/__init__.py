@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import _thread
 import io
 import os
 import re
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from understudy.errors import ConfigError, UnderstudyError, require_within
 from understudy.recipe import LARGEST_SEED
 from understudy.workers import MOST_WORKERS
 
+_SOON_S = 0.01
 _ABOUT = "Teach a robot by example: record demonstrations, clone them, measure the policy honestly."
 
 
@@ -97,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:2] == ["train", "bc"]:
         words[:2] = ["train bc"]  # one command of two words
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _no_ctrl_c_lost():
         warnings.simplefilter("default", UserWarning)
         tell_once = cache(tell)
         warnings.showwarning = lambda message, *place, **where: tell_once(str(message))
@@ -114,6 +117,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tell(f"interrupted; {how}")
             return 130
     return 2
+
+
+@contextmanager
+def _no_ctrl_c_lost() -> Iterator[None]:
+    """Raises a Ctrl-C again that came inside of a destructor or a callback, from where Python raises nothing."""
+    before = sys.unraisablehook
+
+    def again(unraisable: sys.UnraisableHookArgs) -> None:
+        if unraisable.exc_type is KeyboardInterrupt:
+            threading.Timer(_SOON_S, _thread.interrupt_main).start()  # at once would be inside of this hook
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _parsed(words: list[str]) -> Callable[[], Any]:

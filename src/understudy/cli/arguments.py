@@ -14,13 +14,14 @@ from typing import Annotated, Any
 import tyro
 
 import understudy as us
-from understudy.dataset.folder import DatasetWarning, remove_dataset
+from understudy.dataset.folder import DatasetWarning, is_unfinished, remove_dataset
 from understudy.dataset.journal_file import JOURNAL
 from understudy.durable import prove_writable, write_file
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, SpecMismatch
 from understudy.evaluate import world_spec, world_with
 from understudy.inference import Predictor
 from understudy.onnx_file import is_onnx
+from understudy.spec import Spec
 from understudy.worlds import World
 
 CORES = os.cpu_count() or 1
@@ -142,6 +143,8 @@ def require_outputs(*paths: Path | None) -> None:
     for path in filter(None, paths):
         if path.exists() and not path.is_file():
             raise ConfigError(f"{path} is no plain file; name a file to write")
+        if not path.parent.exists():
+            raise ConfigError(f"{path} would lie in {path.parent}, which does not exist; make that folder first")
         for home in path.resolve().parents[:2]:
             owned = path.resolve().relative_to(home).parts[0] in _OWNED
             if owned and any((home / name).exists() for name in ("dataset.json", "config.json", "policy.json")):
@@ -157,6 +160,19 @@ def write_json(path: Path, value: Any) -> None:
 def to_json_text(value: Any) -> str:
     """Plain values as indented JSON."""
     return json.dumps(value, indent=1) + "\n"
+
+
+def require_growing(out: Path, spec: Spec, *, what: str) -> None:
+    """Refuses, before the work, a place for episodes of `what` that holds something else."""
+    if (out / "dataset.json").exists():
+        kept = us.Dataset.open(out).spec
+        difference = kept.first_difference(spec)
+        if difference is None and kept.env_id not in ("", spec.env_id):
+            difference = f"{kept.env_id} against {spec.env_id}"
+        if difference:
+            raise SpecMismatch(f"the episodes in {out} are not of {what}: {difference}; name another folder with --out")
+    elif out.exists() and not is_unfinished(out):
+        raise ConfigError(f"{out} is not empty and no dataset; name a dataset to append to, or a new folder")
 
 
 @contextmanager

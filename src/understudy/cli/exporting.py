@@ -9,7 +9,7 @@ from understudy.cli.arguments import Source, existing, require_outputs
 from understudy.cli.console import say
 
 
-def export(policy: Source, out: Path, data: Path | None = None, draws: int = 1000) -> None:
+def export(policy: Source, out: Path, data: Path | None = None, draws: int = 1000, mean: bool = False) -> None:
     """Write a policy to one ONNX file that runs without torch, and say how exactly it repeats the policy.
 
     Every command that takes a policy takes the file, too. Nothing is written where the two differ by more than 1e-5 of
@@ -20,7 +20,11 @@ def export(policy: Source, out: Path, data: Path | None = None, draws: int = 100
         out: the new file, called .onnx.
         data: recorded episodes on which the two are compared as well.
         draws: random observations on which they are compared.
+        mean: of a policy that acts by sampling, export its mean.
     """
     require_outputs(out)
     recorded = us.Dataset.open(existing(data)) if data else None
-    say(str(us.export(us.load(existing(policy)), out, recorded, draws=draws)))
+    loaded = us.load(existing(policy))
+    if mean:
+        loaded.acts = "mean"
+    say(str(us.export(loaded, out, recorded, draws=draws)))

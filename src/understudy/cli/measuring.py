@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,10 +88,12 @@ def evaluate(
         agent = agent_for(predictor, execute=execute, ensemble_decay=ensemble_decay)
         if video:
             shows = [us.Show(agent, trial.seed) for trial in chosen_trials(result, FILMED_EACH)]
-            why_not = us.film(camera, shows, video)
+            with progress() as bar:
+                why_not = us.film(camera, bar.over("filming", shows), video)
             say(f"no video: {why_not}" if why_not else f"{video}: successes first, then failures")
         if run:
-            why_not = film_evaluation(run, name, result, camera, agent)
+            with progress() as bar:
+                why_not = film_evaluation(run, name, result, camera, agent, partial(bar.over, "filming for the report"))
             if why_not:
                 say(f"no videos in the report: {why_not}")
             say(f"{us.write_run_report(run)}: the report")

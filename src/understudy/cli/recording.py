@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import understudy as us
-from understudy.cli.arguments import expert_of, growing, named_values, world_of
+from understudy.cli.arguments import expert_of, growing, named_values, require_growing, world_of
 from understudy.cli.console import say
 from understudy.cli.robots import robot_env
 from understudy.episode import FAILURE, SUCCESS, UNKNOWN
@@ -40,7 +41,8 @@ def record_at(
     require_within("max-steps", max_steps, 1)
     require_within("rest-s", rest_s, 0)
     attended = rest_s is None and sys.stdin.isatty()
-    with robot_env(robot, robot_arguments, limits) as world:
+    fits = partial(require_growing, out, what=f"the robot {robot}")
+    with robot_env(robot, robot_arguments, limits, fits=fits) as world:
         teacher = _teacher(expert, world, robot, env, expert_arguments)
         try:
             with growing(out, world) as dataset:

@@ -6,9 +6,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from understudy.cli.arguments import (
     expert_of,
     growing,
     named_values,
+    require_growing,
     require_outputs,
     world_of,
     write_json,
@@ -33,11 +35,13 @@ from understudy.cli.arguments import (
 from understudy.cli.console import Bar, progress, say
 from understudy.episode import UNKNOWN, Episode
 from understudy.errors import ConfigError, require_within
-from understudy.evaluate import EVALUATION_SEED
+from understudy.evaluate import EVALUATION_SEED, agent_for
 from understudy.recipe import LARGEST_SEED
 from understudy.robots.deploy import require_fit
+from understudy.robots.operator_keys import VERDICTS, wait_for_key
 from understudy.robots.safety import Kind
 from understudy.rollout import Step
+from understudy.spec import Spec
 
 _SHOWN_S = 0.2
 
@@ -91,27 +95,31 @@ def deploy(
     if novelty is not None or doubt is not None:
         watch = us.Novelty(predictor, distance=novelty, doubt=doubt)
     helper = _helper(expert, env)
+    agent_for(predictor, execute=execute, ensemble_decay=ensemble_decay)  # refuses what cannot be executed so
     safety = us.SafetyConfig(timeout_s=timeout_s, ramp_s=ramp_s, novelty_limit=1.0)
     place = out or Path("runs") / f"deploy-{robot.replace(':', '-')}"
-    with robot_env(robot, robot_arguments, limits, safety, dry_run=dry_run) as world:
-        require_fit(predictor.spec, world, what=f"the policy in {policy}")
+
+    def fits(spec: Spec) -> None:
+        require_fit(predictor.spec, spec, what=f"the policy in {policy}")
+        if not dry_run:
+            require_growing(place, spec, what=f"the robot {robot}")
+
+    with robot_env(robot, robot_arguments, limits, safety, dry_run=dry_run, fits=fits) as world:
         say(f"space, escape and Ctrl-C stop the robot; from another terminal: kill -USR1 {world.guard_pid}")
         runs: list[us.Deployed] = []
         with _kept(None if dry_run else place, world) as dataset, progress() as bar, _ctrl_c(world):
-            display = _Display(bar, max_steps)
-            seeds = range(seed, seed + episodes)
             for run in us.deploy(
                 world,
                 predictor,
                 dataset,
-                seeds=seeds,
+                seeds=range(seed, seed + episodes),
                 max_steps=max_steps,
                 execute=execute,
                 ensemble_decay=ensemble_decay,
                 novelty=watch,
                 expert=helper,
-                observers=(display,),
-                verdict=None if dry_run else _ask_verdict,
+                observers=(_Display(bar, max_steps),),
+                verdict=None if dry_run or not sys.stdin.isatty() else partial(_ask_verdict, world),
             ):
                 runs.append(run)
                 say(f"{len(runs) - 1}: {run}")
@@ -134,8 +142,12 @@ def replay_on(
     dataset = dataset_at(data, None)
     told: list[dict[str, Any]] = []
     safety = us.SafetyConfig(ramp_s=ramp_s)
-    with robot_env(robot, arguments, limits, safety, dry_run=dry_run) as env, progress() as bar, _ctrl_c(env):
-        require_fit(dataset.spec, env, what=str(dataset.path))
+    fits = partial(require_fit, dataset.spec, what=str(dataset.path))
+    with (
+        robot_env(robot, arguments, limits, safety, dry_run=dry_run, fits=fits) as env,
+        progress() as bar,
+        _ctrl_c(env),
+    ):
         for index in bar.over("replaying", range(min(episodes or len(dataset), len(dataset)))):
             before = dict(env.counts)
             drift = us.replay(env, dataset[index])
@@ -159,14 +171,19 @@ def robot_env(
     safety: us.SafetyConfig = us.SafetyConfig(),
     *,
     dry_run: bool = False,
+    fits: Callable[[Spec], None] = lambda spec: None,
 ) -> Iterator[us.RobotEnv]:
-    """The robot of that name as a world, until the block ends; a terminal's stop keys work while it is there."""
+    """The robot of that name as a world, until the block ends; a terminal's stop keys work while it is there.
+
+    `fits` may refuse what the robot is before anything is done with it.
+    """
     if ":" in name and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # who types module:Class means the module that lies here
     robot = us.robot_for(name, named_values(arguments, "--robot-arg"))
     try:
         if limits is not None:
             robot, safety = us.Limits.read(limits).hold(robot, safety)
+        fits(robot.spec.spec())
         terminal = "/dev/tty" if sys.stdin.isatty() else ""
         world = us.RobotEnv(robot, safety, dry_run=dry_run, keyboard=terminal)
         try:
@@ -198,7 +215,8 @@ class _Display(us.Observer):
         assert isinstance(robot, us.RobotEnv), "deploy runs robots only"
         rate = step.index / step.time_s if step.time_s else 0.0
         counts = ", ".join(f"{kind} {count}" for kind, count in robot.counts.items()) or "none"
-        said = f"{rate:.1f} Hz, {robot.overruns} missed, interventions: {counts}, novelty {robot.novelty:.2f}"
+        novelty = "-" if robot.novelty is None else f"{robot.novelty:.2f}"
+        said = f"{rate:.1f} Hz, {robot.overruns} missed, interventions: {counts}, novelty {novelty}"
         if robot.dry_run:
             said += f", would send {[round(float(value), 3) for value in step.executed]}"
         self._bar.at(step.index + 1, said)
@@ -223,7 +241,11 @@ def _kept(out: Path | None, world: us.RobotEnv) -> Iterator[us.Dataset | None]:
 
 @contextmanager
 def _ctrl_c(world: us.RobotEnv) -> Iterator[None]:
-    """The first Ctrl-C stops the robot, and the run is recorded to its end; the second one interrupts."""
+    """The first Ctrl-C stops the robot, and the run is recorded to its end; the second one interrupts.
+
+    Raises:
+        KeyboardInterrupt: the second one.
+    """
 
     def stop(number: int, frame: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -232,15 +254,20 @@ def _ctrl_c(world: us.RobotEnv) -> Iterator[None]:
     before = signal.signal(signal.SIGINT, stop)
     try:
         yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the robot is at rest; what was recorded until then is kept") from None
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def _ask_verdict(episode: Episode) -> int:
-    if not sys.stdin.isatty():
-        return UNKNOWN
-    answer = input("did it succeed? [y/n, enter for unknown] ").strip().lower()[:1]
-    return {"y": 1, "n": 0}.get(answer, UNKNOWN)
+def _ask_verdict(world: us.RobotEnv, episode: Episode) -> int:
+    """What the operator says, in keys that the guard reads; Ctrl-C interrupts the question."""
+    say(f"{len(episode)} steps: did it succeed? s yes, f no, Enter leaves it open")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return VERDICTS.get(wait_for_key(world.link, "".join(VERDICTS)), UNKNOWN)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _summarise(runs: Sequence[us.Deployed], world: us.RobotEnv, out: Path | None) -> None:

@@ -204,8 +204,10 @@ def _term(
 ) -> Any:
     """The demonstration term that is asked for; None without demonstrations."""
     if demos is None:
-        if name is not None or lam0 or lam1 is not None or options:
-            raise ConfigError("a demonstration term needs demonstrations; give --demos, or leave its options out")
+        given = {"--term": name, "--lam0": lam0 or None, "--lam1": lam1, "--term-arg": options or None}
+        named = " and ".join(option for option, value in given.items() if value is not None)
+        if named:
+            raise ConfigError(f"without demonstrations there is nothing to weigh; give --demos, or leave out {named}")
         return None
     weights = {key: value for key, value in (("lam0", lam0), ("lam1", lam1)) if value is not None}
     return us.term_for(name or preset.term, demos, {**preset.term_options, **weights, **options})

@@ -72,8 +72,8 @@ class Folder:
         """
         spec = Spec.from_json(spec.to_json())  # the same numbers as a later reader will see
         lines.read_manifest(lines.manifest_bytes(spec, 0))
-        if path.exists() and not _is_unfinished(path):
-            raise DataError(f"{path} is not empty; name a new folder, or open this one with Dataset.open")
+        if path.exists() and not is_unfinished(path):
+            raise DataError(f"{path} is not empty; name a new folder")
         existed = path.exists()
         try:
             make_folder(path / EPISODES)
@@ -348,7 +348,7 @@ def _move_aside(path: Path) -> Path:
     return aside
 
 
-def _is_unfinished(path: Path) -> bool:
+def is_unfinished(path: Path) -> bool:
     """Whether a folder is empty, or holds only what a `create` that was killed leaves."""
     if not path.is_dir():
         return False

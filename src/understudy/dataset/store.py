@@ -271,7 +271,7 @@ class Dataset:
         Raises:
             SpecMismatch: the sizes, or names that both have, differ.
         """
-        self.spec.require(spec, what="the spec", against=str(self.path))
+        self.spec.require(spec, what=spec.env_id or "the spec", against=str(self.path))
         return Dataset(self._store, rows=self._all_rows(), spec=spec, partial=self._partial)
 
     def joined(self, *others: Dataset) -> Dataset:

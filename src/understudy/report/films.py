@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from understudy.agent import Agent
 from understudy.evaluate import Evaluation, Trial, chosen_trials
-from understudy.playback import Show, film
+from understudy.playback import Show, film_each
 from understudy.report.contents import Clip
 from understudy.report.run_files import evaluations_folder
 from understudy.worlds import World
 
 FILMED_EACH = 3
+# Without a graphics card, drawing takes nearly all of the time of a film, and a report needs no more than this.
+_PICTURES_HZ, _AFTER_SUCCESS_S = 10.0, 1.0
 _OUTCOMES = {True: "success", False: "failure", None: "episode"}
 
 
-def film_evaluation(run: Path, name: str, evaluation: Evaluation, world: World, agent: Agent) -> str | None:
+def film_evaluation(
+    run: Path,
+    name: str,
+    evaluation: Evaluation,
+    world: World,
+    agent: Agent,
+    over: Callable[[Sequence[Trial]], Iterable[Trial]] = iter,
+) -> str | None:
     """Films up to three successes and three failures of an evaluation for the report of its run.
 
     Args:
@@ -26,6 +35,7 @@ def film_evaluation(run: Path, name: str, evaluation: Evaluation, world: World, 
         evaluation: says which starts to film.
         world: builds the world with `render_mode="rgb_array"`.
         agent: the one that was evaluated.
+        over: gives the starts that are filmed one after the other, and may show how far that is.
 
     Returns:
         None, or why there is no film.
@@ -34,11 +44,9 @@ def film_evaluation(run: Path, name: str, evaluation: Evaluation, world: World, 
         ConfigError: the run's evaluations are a link.
         StorageError: the disk is full or failed.
     """
-    for trial in chosen_trials(evaluation, FILMED_EACH):
-        why_not = film(world, [Show(agent, trial.seed)], _path(run, name, trial))
-        if why_not:
-            return why_not
-    return None
+    filmed = over(chosen_trials(evaluation, FILMED_EACH))
+    shows = ((Show(agent, trial.seed), _path(run, name, trial)) for trial in filmed)
+    return film_each(world, shows, pictures_hz=_PICTURES_HZ, after_success_s=_AFTER_SUCCESS_S)
 
 
 def clips(run: Path, evaluations: Mapping[str, Evaluation], labels: Mapping[str, str]) -> Iterator[Clip]:

@@ -122,7 +122,7 @@ def deploy(
         SpecMismatch: channels without names, or others than the robot's.
         RobotError: the robot cannot be reached, or is stopped before a run begins.
     """
-    require_fit(policy.spec, env, what="the policy")
+    require_fit(policy.spec, spec_of(env), what="the policy")
     if dataset is not None:
         dataset.require_same_task(spec_of(env), what="the robot")
     agent: Agent = agent_for(policy, execute=execute, ensemble_decay=ensemble_decay)
@@ -151,7 +151,7 @@ def deploy(
             return
 
 
-def require_fit(spec: Spec, env: RobotEnv, *, what: str) -> None:
+def require_fit(spec: Spec, robot: Spec, *, what: str) -> None:
     """Refuses, on a robot, channels without names and channels of something else.
 
     Raises:
@@ -162,7 +162,6 @@ def require_fit(spec: Spec, env: RobotEnv, *, what: str) -> None:
             f"{what} has channels without names, and a robot must not guess which joint is meant; train with --env ID, "
             "or import the data with --env ID"
         )
-    robot = spec_of(env)
     spec.require(robot, what=robot.env_id, against=what)
 
 
@@ -183,6 +182,9 @@ def _recorded(
         if journal is not None:
             journal.keep()  # what happened until then is data, too
         raise
-    if episode.success == UNKNOWN and verdict is not None:
-        episode = replace(episode, success=verdict(episode))
-    return episode, None if dataset is None else dataset.append(episode)
+    try:
+        if episode.success == UNKNOWN and verdict is not None:
+            episode = replace(episode, success=verdict(episode))
+    finally:  # also where the question was interrupted
+        row = None if dataset is None else dataset.append(episode)
+    return episode, row

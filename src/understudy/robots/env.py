@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from understudy.agent import Driver
 from understudy.errors import ActionError, ConfigError, RobotError
-from understudy.robots.guard import Seen, Status
-from understudy.robots.guard_process import GuardLink, Link
+from understudy.robots.guard_link import GuardLink, Link
+from understudy.robots.guard_messages import Seen, Status
+from understudy.robots.operator_keys import FAILURE_KEY, SUCCESS_KEY
 from understudy.robots.protocol import Mode, Robot
 from understudy.robots.safety import Kind, SafetyConfig
 from understudy.spec import Channel
 
-SUCCESS_KEY, FAILURE_KEY = "s", "f"
 _HOMING_S = 30.0
 _HOMED = 0.01  # of an axis' range
 _HOMING_GAIN = 2.0  # 1/s, for axes that take velocities
@@ -80,7 +80,9 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         self._clock, self._sleep = clock, sleep
         self._period_s = robot.spec.period_s
         self._deadline_s = 0.0
-        self._driver, self.novelty = Driver.POLICY, 0.0
+        self._driver = Driver.POLICY
+        self.novelty: float | None = None  # of the newest observation; None where nobody measures it
+        self._refused_novelty = 0.0  # what the gate is told of it
         self.overruns = self.ticks = 0
         self.worst_lateness_s = 0.0
         self.seen = Seen(Status.IDLE, None, np.zeros(len(spec.actions)))
@@ -100,7 +102,7 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         super().reset(seed=seed)
         if options:
             raise ConfigError(f"reset option {sorted(options)[0]!r}; a robot cannot be put into a state")
-        self._driver, self.novelty = Driver.POLICY, 0.0
+        self._driver, self.novelty, self._refused_novelty = Driver.POLICY, None, 0.0
         self.keys.clear()
         self._keep(self.link.begin(0 if seed is None else seed))
         home = self.seen.home
@@ -127,7 +129,7 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
                 f"an action of shape {asked.shape}; {self._robot_spec.name} takes {self.action_space.shape}"
             )
         assert self.seen.reading is not None, "reset() comes first"
-        self.link.command(asked, self.seen.reading.time_s, int(self._driver), self.novelty)
+        self.link.command(asked, self.seen.reading.time_s, int(self._driver), self._refused_novelty)
         self._wait()
         self._keep(self.link.observe())
         waited_until_s = self._clock() + _WAIT_S
@@ -160,9 +162,12 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         """Who drives from the next step on; after a change the gate ramps up anew. `rollout` calls it."""
         self._driver = driver
 
-    def novel(self, novelty: float) -> None:
-        """How strange the observation of the next step is; above the limit, the gate lets nothing move."""
-        self.novelty = novelty
+    def novel(self, novelty: float, *, helped: bool = False) -> None:
+        """How strange the observation of the next step is; above the limit, the gate lets nothing move.
+
+        Where somebody helps who knows what to do there, the gate does not judge it.
+        """
+        self.novelty, self._refused_novelty = novelty, 0.0 if helped else novelty
 
     def stop(self, reason: str = "stop() was called") -> None:
         """The stop button: the robot stops, and nothing moves before `reset_stop`. Any thread may press it."""

@@ -10,61 +10,26 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from enum import IntEnum
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from understudy.errors import RobotError, RobotLost
+from understudy.robots.guard_messages import Seen, Status
 from understudy.robots.protocol import Axis, Mode, Reading, Robot
 from understudy.robots.safety import Kind, SafetyConfig, SafetyGate
+from understudy.robots.watched_driver import WatchedDriver
 
 PERIODS_TO_TIMEOUT = 3.0
-CALL_S = 1.0  # a driver's call that takes longer hangs
-CONNECT_S, HOME_S = 5.0, 2.0  # the same of `connect` and `home` while nothing moves: a bus of motors takes 1 to 3 s
 _LATE_PERIODS = 1.5  # after which a missing command is replaced by braking
 _STANDS_PERIODS = 2.0  # after which a robot that takes positions stands at the last one
 _BURST = 1.5  # commands that may follow one another at once
 _RETRY_S = 0.1
-_TELLS_S = 3.0
+TELLS_S = 3.0  # for which a stop that did not reach the robot is said again
 _LOCK_S = 0.05
-
-
-class Status(IntEnum):
-    """What the guard is doing."""
-
-    IDLE = 0
-    RUNNING = 1
-    LOST = 2
-    STOPPED = 3
-
-
-@dataclass(slots=True)
-class Seen:
-    """What the guard answers to whoever drives.
-
-    Args:
-        status: what it is doing.
-        reading: the last good measurement; None before the first.
-        executed: (A,) what was last sent to the robot.
-        counts: interventions by kind, since the guard began.
-        oldest_s: age of the oldest observation that a command was sent for, since the episode began.
-        reason: in words, why the robot is stopped or lost.
-        home: (A,) where the axes should be when the episode begins, in the answer to `begin`.
-        keys: pressed at the terminal since the last answer, but for the stop key.
-    """
-
-    status: Status
-    reading: Reading | None
-    executed: NDArray[np.float64]
-    counts: dict[Kind, int] = field(default_factory=dict)
-    oldest_s: float = 0.0
-    reason: str = ""
-    home: NDArray[np.float64] | None = None
-    keys: str = ""
+_WHILE_S = 0.1
 
 
 class Guard:
@@ -90,7 +55,8 @@ class Guard:
     ) -> None:
         if dry_run:  # nothing that is not told to move has to
             config = replace(config, frozen_s=math.inf, astray_s=math.inf)
-        self._robot, self._config, self._dry_run, self._clock = robot, config, dry_run, clock
+        self._config, self._dry_run, self._clock = config, dry_run, clock
+        self._driver = WatchedDriver(robot, clock)
         spec = robot.spec
         self.gate = SafetyGate(spec, config, getattr(robot, "forward", None))
         self._period_s = spec.period_s
@@ -99,7 +65,6 @@ class Guard:
         self._settle_s = max(_stop_s(axis) for axis in spec.axes) + spec.period_s
         self._modes = [axis.mode for axis in spec.axes]
         self._lock = threading.RLock()
-        self._connected = False
         self._status, self._reason = Status.IDLE, ""
         self._reading: Reading | None = None
         self._executed = np.zeros(len(spec.axes))
@@ -111,12 +76,8 @@ class Guard:
         self._resume_s: float | None = -math.inf  # when motion may begin again after a stop
         self._lost_s = self._tried_s = -math.inf
         self._told, self._stopped_s = True, -math.inf  # whether the last stop reached the robot, and when it was
-        self._driver = -1
+        self._drives = -1  # who sent the last command
         self._oldest_s = 0.0
-        self._owner = threading.get_ident()
-        self.calling_since_s: float | None = None
-        self._call_limit_s = CALL_S  # of the call that runs
-        self._opening = threading.Lock()  # held while a connection is opened: two at once spoil each other
 
     # ---- what the driver's process asks ----------------------------------------
 
@@ -126,13 +87,11 @@ class Guard:
             return self.seen()
         try:
             still = self._told and self._resume_s is not None
-            if not self._connected:
-                self._connect(CONNECT_S if still else CALL_S)
-            with self._call(HOME_S if still else CALL_S):
-                home = self._robot.home(seed)
+            if not self._driver.connected:
+                self._driver.connect()
+            home = self._driver.home(seed, still=still)
             now_s = self._clock()
-            with self._call():
-                reading = self._robot.read()
+            reading = self._driver.read()
             with self._lock:
                 if not self._is_stopped:
                     self._start(reading, now_s)
@@ -148,10 +107,9 @@ class Guard:
 
     def observe(self) -> Seen:
         """Measures."""
-        if self._status in (Status.RUNNING, Status.IDLE) and self._connected:
+        if self._status in (Status.RUNNING, Status.IDLE) and self._driver.connected:
             try:
-                with self._call():
-                    reading = self._robot.read()
+                reading = self._driver.read()
                 if self.gate.admit(reading, self._clock()) is None:
                     self._reading = reading
             except RobotLost as error:
@@ -164,10 +122,10 @@ class Guard:
         """Judges a command that answers what was measured at `observed_s`, and sends what may be sent of it."""
         if self._status is not Status.RUNNING:
             return
-        if driver != self._driver:
-            if self._driver >= 0:
+        if driver != self._drives:
+            if self._drives >= 0:
                 self.gate.ramp()
-            self._driver = driver
+            self._drives = driver
         self._pending = (values, observed_s, novelty)
         self._flush()
 
@@ -201,10 +159,10 @@ class Guard:
     def close(self) -> None:
         """To rest, and the connection closed; a robot that is lost is looked for a while."""
         self._halt()
-        while not self._told and self._clock() - self._stopped_s < _TELLS_S:
+        while not self._told and self._clock() - self._stopped_s < TELLS_S:
             time.sleep(_RETRY_S)
             self._told = self._tell()
-        self._disconnect()
+        self._driver.disconnect()
 
     def seen(self, home: NDArray[np.float64] | None = None) -> Seen:
         """The state as others see it."""
@@ -240,15 +198,17 @@ class Guard:
 
     def supervise(self) -> None:
         """Looks after a call of the driver that takes long; another thread than the guard's calls it regularly."""
-        since_s, now_s = self.calling_since_s, self._clock()
-        if since_s is None:
-            return
-        if now_s - since_s > self._call_limit_s:
+        if self._driver.hangs:
             counted = None if self._status is Status.STOPPED else Kind.CONNECTION
             self.stop(f"{Kind.CONNECTION}: a call of the driver hangs", counted)
-        elif now_s - since_s > self._timeout_s and self._resume_s is None and self._status is Status.RUNNING:
+        elif self._driver.busy_s > self._timeout_s and self._resume_s is None and self._status is Status.RUNNING:
             self.gate.counts[Kind.SILENCE] += 1
             self._halt()
+
+    @property
+    def waits(self) -> bool:
+        """Whether a call of the driver takes a while, and may."""
+        return self._driver.busy_s > _WHILE_S and not self._driver.hangs
 
     @property
     def supervised_s(self) -> float:
@@ -257,7 +217,7 @@ class Guard:
 
     def _tell_again(self, now_s: float) -> float:
         """A stop that did not reach the robot is said again, for some seconds."""
-        if self._told or now_s - self._stopped_s > _TELLS_S:
+        if self._told or now_s - self._stopped_s > TELLS_S:
             return math.inf
         if now_s - self._tried_s >= _RETRY_S:
             self._told = self._tell()
@@ -330,11 +290,11 @@ class Guard:
         self._emitted_s = now_s
         wire = np.array(values)
         try:
-            with self._lock, self._call():
+            with self._lock:
                 if self._status is not Status.RUNNING:
                     return  # stopped by another thread since
                 if not self._dry_run:
-                    self._robot.command(wire)
+                    self._driver.command(wire)
                 self._executed = wire
         except RobotLost as error:
             self._lose(error)
@@ -347,7 +307,7 @@ class Guard:
         """Lets commands move the robot, which was measured at `now_s` or later."""
         self._reading = None
         self._heard_s = self._emitted_s = -math.inf
-        self._driver, self._oldest_s = -1, 0.0
+        self._drives, self._oldest_s = -1, 0.0
         self._refused_s, self._pending, self._late = None, None, False
         settled_s = -math.inf if self._resume_s is None else self._resume_s
         self._resume_s = max(now_s, settled_s)
@@ -377,19 +337,18 @@ class Guard:
 
     def _tell(self) -> bool:
         """Whether the robot could be told to stop; one that nobody has ever connected to needs not be."""
-        if not self._connected and self._status is Status.IDLE:
+        if not self._driver.connected and self._status is Status.IDLE:
             return True
-        if self._connected:
-            with contextlib.suppress(RobotError), self._call():
-                self._robot.stop()
+        if self._driver.connected:
+            with contextlib.suppress(RobotError):
+                self._driver.stop()
                 return True
         self._tried_s = self._clock()
-        if self._opening.locked():
+        if self._driver.is_connecting:
             return False  # another thread connects, and sees the stop when it is done
         with contextlib.suppress(RobotError):
-            self._connect(CALL_S)
-            with self._call():
-                self._robot.stop()
+            self._driver.connect()
+            self._driver.stop()
             return True
         return False
 
@@ -397,8 +356,10 @@ class Guard:
         if self._status is Status.STOPPED:
             return
         self.gate.counts[Kind.CONNECTION] += 1
+        opened = self._driver.opened
         self._halt()
-        self._disconnect()
+        if self._driver.opened == opened:  # else a new connection brought the stop, and it may be slow to open another
+            self._driver.disconnect()
         self._lost_s = self._tried_s = self._clock()
         with self._lock:
             if not self._is_stopped:  # pressed meanwhile
@@ -406,13 +367,13 @@ class Guard:
 
     def _retry(self, now_s: float) -> None:
         try:
-            self._connect(CALL_S)
+            if not self._driver.connected:
+                self._driver.connect()
             self._halt()  # nobody knows what it did meanwhile
-            with self._call():
-                reading = self._robot.read()
+            reading = self._driver.read()
             self.gate.admit(reading, self._clock())
         except RobotLost as error:
-            self._disconnect()
+            self._driver.disconnect()
             self._tried_s = self._clock()
             if self._tried_s - self._lost_s > self._config.reconnect_s and self._status is Status.LOST:
                 self.stop(f"{Kind.CONNECTION}: {error}")
@@ -432,32 +393,6 @@ class Guard:
                 return False
             self._status, self._reason = after, ""
             return True
-
-    def _connect(self, limit_s: float) -> None:
-        with self._opening, self._call(limit_s):
-            self._robot.connect()
-        self._connected = True
-
-    def _disconnect(self) -> None:
-        self._connected = False
-        with contextlib.suppress(Exception), self._call():
-            self._robot.disconnect()
-
-    @contextmanager
-    def _call(self, limit_s: float = CALL_S) -> Iterator[None]:
-        """A call of the driver: how long it takes is watched, and what it raises becomes a RobotError."""
-        watched = threading.get_ident() == self._owner
-        if watched:
-            self._call_limit_s, self.calling_since_s = limit_s, self._clock()
-        try:
-            yield
-        except RobotError:
-            raise
-        except Exception as error:  # whatever a driver raises, the robot cannot be relied on
-            raise RobotLost(f"the driver raised {type(error).__name__}: {error}") from error
-        finally:
-            if watched:
-                self.calling_since_s = None
 
 
 def _stop_s(axis: Axis) -> float:

@@ -65,7 +65,7 @@ class Novelty:
 class Told(Protocol):
     """Who wants to know how strange the observation of the next step is: a RobotEnv."""
 
-    def novel(self, novelty: float) -> None: ...
+    def novel(self, novelty: float, *, helped: bool = False) -> None: ...
 
 
 class WatchedAgent:
@@ -99,8 +99,8 @@ class WatchedAgent:
         command = self._agent.act(observation)
         self.value = self._novelty(observation, self._agent)
         self.largest = max(self.largest, self.value)
+        self._robot.novel(self.value, helped=self._expert is not None)
         if self._expert is None:
-            self._robot.novel(self.value)
             return command
         if self.value > 1:
             self.asked_for_help += self._helped == 0

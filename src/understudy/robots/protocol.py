@@ -151,11 +151,10 @@ class Robot(Protocol):
     """A robot, or the driver of one. It lives in the guard's process, so it must pickle before it is connected.
 
     Nothing but `command` moves it, and nobody but the guard calls `command`, with values that have passed the gate.
-    Every method returns or raises within half a second; while nothing moves, `home` may take two and `connect` five,
-    but a connection that takes longer than a second to come back ends in a stop. While one runs, the guard does
-    nothing else, so `read` had better not wait. A robot that cannot be reached raises RobotLost (an OSError counts as
-    one), and the guard connects anew for a while; one that refuses to move, since somebody pressed its emergency stop,
-    raises RobotError, and the guard stops for good.
+    Every method returns or raises within half a second; `connect` may take five, also to come back, and `home` two
+    while nothing moves. While one runs, the guard does nothing else, so `read` had better not wait. A robot that cannot
+    be reached raises RobotLost (an OSError counts as one), and the guard connects anew for a while; one that refuses to
+    move, since somebody pressed its emergency stop, raises RobotError, and the guard stops for good.
     """
 
     @property

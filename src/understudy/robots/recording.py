@@ -15,14 +15,21 @@ from understudy.agent import Demonstrator, Expert
 from understudy.dataset.index import Row
 from understudy.dataset.journal import Journal
 from understudy.dataset.store import Dataset
-from understudy.episode import FAILURE, SUCCESS, UNKNOWN, Episode
+from understudy.episode import UNKNOWN, Episode
 from understudy.errors import UnderstudyError, require_within
-from understudy.robots.env import FAILURE_KEY, SUCCESS_KEY, RobotEnv
+from understudy.robots.env import RobotEnv
+from understudy.robots.operator_keys import (
+    BEGIN_KEY,
+    DISCARD_KEY,
+    POLL_S,
+    QUIT_KEY,
+    RESET_KEY,
+    UNDO_KEY,
+    VERDICTS,
+    wait_for_key,
+)
 from understudy.rollout import Observer, Step, rollout
 from understudy.spec import spec_of
-
-DISCARD_KEY, UNDO_KEY, BEGIN_KEY, RESET_KEY, QUIT_KEY = "d", "u", "\n", "r", "q"
-_POLL_S = 0.02
 
 
 class Outcome(StrEnum):
@@ -173,7 +180,7 @@ class _Session:
             self._tell(f"at rest; {goes_on}, u takes the last one back, r takes back a stop, q ends")
         until_s = self._clock() + seconds
         while not self.over and self._clock() < until_s:
-            for key in self._pressed():
+            for key in self._env.link.observe().keys:
                 if key == BEGIN_KEY:
                     return
                 if key == QUIT_KEY:
@@ -184,7 +191,7 @@ class _Session:
                 if key == RESET_KEY:
                     self._env.reset_stop()
                     self._tell("nothing holds the robot any more; look around before you press Enter")
-            self._sleep(_POLL_S)
+            self._sleep(POLL_S)
 
     def _undo(self) -> Iterator[Take]:
         if not self.saved:
@@ -202,18 +209,10 @@ class _Session:
             _Discarded: that it is to be thrown away.
         """
         self._tell("did it succeed? s yes, f no, d throws it away, Enter leaves it open")
-        verdicts = {SUCCESS_KEY: SUCCESS, FAILURE_KEY: FAILURE, BEGIN_KEY: UNKNOWN}
-        while True:
-            for key in self._pressed():
-                if key == DISCARD_KEY:
-                    raise _Discarded
-                if key in verdicts:
-                    return verdicts[key]
-            self._sleep(_POLL_S)
-
-    def _pressed(self) -> str:
-        """The keys since the last look. The guard listens to the terminal, and tells whoever asks it to measure."""
-        return self._env.link.observe().keys
+        key = wait_for_key(self._env.link, "".join((DISCARD_KEY, *VERDICTS)), self._sleep)
+        if key == DISCARD_KEY:
+            raise _Discarded
+        return VERDICTS.get(key, UNKNOWN)
 
 
 class _Discarded(Exception):

@@ -10,8 +10,9 @@ from understudy.errors import RobotError
 from understudy.execution import PolicyAgent
 from understudy.robots.env import RobotEnv
 from understudy.robots.fake import FakeConfig
-from understudy.robots.guard import Guard, Status
-from understudy.robots.guard_process import LocalLink
+from understudy.robots.guard import Guard
+from understudy.robots.guard_link import LocalLink
+from understudy.robots.guard_messages import Status
 from understudy.robots.safety import SafetyConfig
 from understudy.rollout import rollout
 

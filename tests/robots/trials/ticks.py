@@ -14,7 +14,7 @@ from understudy.dataset import Dataset, Journal
 from understudy.robots.env import RobotEnv
 from understudy.robots.fake import FakeConfig, FakeRobot
 from understudy.robots.guard import Guard
-from understudy.robots.guard_process import LocalLink
+from understudy.robots.guard_link import LocalLink
 from understudy.robots.protocol import Reading
 from understudy.robots.safety import SafetyConfig
 from understudy.rollout import rollout
