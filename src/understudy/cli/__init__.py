@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import _thread
 import io
 import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -126,9 +126,12 @@ def _no_ctrl_c_lost() -> Iterator[None]:
 
     def again(unraisable: sys.UnraisableHookArgs) -> None:
         if unraisable.exc_type is KeyboardInterrupt:
-            threading.Timer(_SOON_S, _thread.interrupt_main).start()  # at once would be inside of this hook
+            threading.Timer(_SOON_S, press).start()  # at once would be inside of this hook
         else:
             before(unraisable)
+
+    def press() -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # which also ends a wait
 
     sys.unraisablehook = again
     try:
