@@ -351,7 +351,14 @@ def test_a_large_video_is_named_instead(tmp_path: Path) -> None:
 
 
 SHAPE = FeedForwardConfig(
-    hidden=(64, 32), activation="tanh", head="squared", history=2, horizon=4, input_limit=3.5, skip=True
+    hidden=(64, 32),
+    activation="tanh",
+    head="squared",
+    history=2,
+    horizon=4,
+    input_limit=3.5,
+    skip=True,
+    skip_hidden=(16,),
 )
 RECIPE = TrainConfig(
     steps=1000,
