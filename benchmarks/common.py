@@ -45,15 +45,19 @@ class Results:
 
     Args:
         name: of the file.
+        choosable: the command line may choose cells by how their names begin (`asks_for`).
         about: what is measured and how, kept at the top of the file.
     """
 
-    def __init__(self, name: str, **about: Any) -> None:
+    def __init__(self, name: str, *, choosable: bool = False, **about: Any) -> None:
         parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
         parser.add_argument("--anew", action="store_true", help="forget the cells that were measured before")
-        parser.add_argument("begins", nargs="*", help="measure only cells whose names begin so, and keep the others")
+        if choosable:
+            parser.add_argument(
+                "begins", nargs="*", help="measure only cells whose names begin so, and keep the others"
+            )
         given = parser.parse_args()
-        anew, self._begins = given.anew, tuple(given.begins)
+        anew, self._begins = given.anew, tuple(getattr(given, "begins", ()))
         self._path = RESULTS / f"{name}.json"
         self._about = {"command": f"python benchmarks/{Path(sys.argv[0]).name}", **about, "host": host()}
         before = json.loads(self._path.read_text()) if self._path.exists() and not anew else {}

@@ -255,6 +255,7 @@ def gates_of(cells: dict[str, Any], task: str) -> dict[str, Any]:
 def main() -> None:
     results = Results(
         "dagger_family",
+        choosable=True,
         tasks={name: asdict(task) for name, task in TASKS.items()},
         rounds=ROUNDS,
         seeds=SEEDS,

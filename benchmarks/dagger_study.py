@@ -54,6 +54,7 @@ def rate(bits_of_starts: str) -> float:
 def main() -> None:
     results = Results(
         "dagger_study",
+        choosable=True,
         tasks={name: asdict(task) for name, task in TASKS.items()},
         rounds=ROUNDS,
         seeds=SEEDS,

@@ -243,6 +243,7 @@ def summary(cells: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     results = Results(
         "dapg",
+        choosable=True,
         seeds=SEEDS,
         first_start=FIRST_START,
         starts=STARTS,
