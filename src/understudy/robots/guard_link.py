@@ -15,7 +15,7 @@ from understudy.errors import ConfigError, RobotError
 from understudy.robots.guard import TELLS_S, Guard
 from understudy.robots.guard_messages import ALIVE, Ask, Seen, Status, unpack_seen
 from understudy.robots.guard_process import serve_guard
-from understudy.robots.processes import start
+from understudy.robots.processes import said_ready, start
 from understudy.robots.protocol import Robot
 from understudy.robots.safety import Kind, SafetyConfig
 from understudy.robots.watched_driver import CALL_S, CONNECT_S
@@ -123,12 +123,7 @@ class GuardLink:
         finally:
             for end in ends:
                 end.close()
-        self._life.settimeout(_START_S)
-        try:
-            started = self._life.recv(4096)
-        except TimeoutError:
-            started = b""
-        if started != b"ready":
+        if not said_ready(self._life, _START_S):
             self._process.kill()
             self._process.join()
             self._hang_up()
@@ -136,7 +131,6 @@ class GuardLink:
                 "the guard did not start; the driver's module must be importable, and a script that defines a driver "
                 "keeps its work behind `if __name__ == '__main__':`"
             )
-        self._life.settimeout(None)
         threading.Thread(target=self._watch, name="guard's life", daemon=True).start()
 
     @property

@@ -12,6 +12,7 @@ import time
 
 from understudy.robots.guard import Guard
 from understudy.robots.guard_messages import ALIVE, Ask, pack_seen
+from understudy.robots.processes import READY
 from understudy.robots.protocol import Robot
 from understudy.robots.safety import SafetyConfig
 from understudy.robots.stop_button import StopButton
@@ -35,7 +36,7 @@ def serve_guard(
     guard = Guard(robot, config, dry_run=dry_run)
     stopper = StopButton(guard, button, keyboard, _Pulse(guard, wire))
     try:
-        life.send(b"ready")
+        life.send(READY)
         _serve(guard, wire, stopper)
     finally:
         guard.close()

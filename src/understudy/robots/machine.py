@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.errors import RobotError, RobotLost
-from understudy.robots.processes import start
+from understudy.robots.processes import READY, said_ready, start
 from understudy.robots.protocol import Reading, RobotSpec
 from understudy.robots.wire import LARGEST, SOCKET_TYPE, Message
 
@@ -128,7 +128,7 @@ class _Server:
 
     def run(self) -> None:
         self._listen()
-        self._lifeline.send(b"ready")
+        self._lifeline.send(READY)
         while self._owned or self._clients or not self._was_alone():
             now_s = time.monotonic()
             waits = [self._faults.wait_s(now_s), self._body.wait_s(now_s)]
@@ -261,12 +261,7 @@ class Machine:
         self._lifeline, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self.process = start(serve, self.address, theirs, carried=build, name="robot")
         theirs.close()
-        self._lifeline.settimeout(_START_S)
-        try:
-            ready = self._lifeline.recv(16)
-        except TimeoutError:
-            ready = b""
-        if ready != b"ready":
+        if not said_ready(self._lifeline, _START_S):
             self.close()
             raise RobotLost("the robot's process did not start")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import socket
 import sys
 import threading
 import types
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 _PRELOADED = ["understudy.robots.guard_process", "understudy.robots.fake"]
+READY = b"ready"
 _starting = threading.Lock()
 
 
@@ -41,3 +43,14 @@ def start(target: Callable[..., None], *arguments: Any, carried: Any, name: str)
         finally:
             sys.modules["__main__"] = script
     return process
+
+
+def said_ready(life: socket.socket, within_s: float) -> bool:
+    """Whether the process at the other end of a stream socket sends `READY` within so many seconds."""
+    life.settimeout(within_s)
+    try:
+        return life.recv(len(READY)) == READY
+    except TimeoutError:
+        return False
+    finally:
+        life.settimeout(None)
