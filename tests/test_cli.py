@@ -301,7 +301,7 @@ MISTAKES = {
     "no episodes": (["evaluate", "{run}", *PICK, "--episodes", "0"], "accepted: 1 to 1000000"),
     "no workers": (["evaluate", "{run}", *PICK, "--workers", "0"], "accepted: 1 to 1024"),
     "bad recipe": (["train", "bc", "--data", "{data}", "--out", "{new}", "--ema", "2"], "ema"),
-    "bad shape": (["train", "bc", "--data", "{data}", "--out", "{new}", "--head", "mixture"], "head"),
+    "bad shape": (["train", "bc", "--data", "{data}", "--out", "{new}", "--head", "quantile"], "head"),
     "absent device": (["train", "bc", "--data", "{data}", "--out", "{new}", "--device", "cuda:7"], "device"),
     "one member too few": (["train", "bc", "--data", "{data}", "--out", "{new}", "--members", "0"], "members"),
     "bare data without a start": (["replay", "{bare}", *PICK], "replayed"),

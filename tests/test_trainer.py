@@ -42,7 +42,7 @@ def new_policy(dataset, kind="feedforward"):
     return Ensemble.of(one, 2) if kind == "ensemble" else one
 
 
-@pytest.mark.parametrize("head", ["absolute", "squared", "gaussian"])
+@pytest.mark.parametrize("head", ["absolute", "squared", "gaussian", "mixture"])
 def test_every_head_solves_a_small_task(demos, head):
     policy = FeedForward.for_data(demos, replace(SHAPE, head=head))
     trained = train(policy, demos, TrainConfig(steps=600, batch_size=64, observation_noise=0.0))

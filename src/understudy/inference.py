@@ -22,7 +22,8 @@ from understudy.policy_file import PolicyFile, read_policy, require_array
 from understudy.spec import Spec
 
 ACTIVATIONS = ("relu", "tanh")
-HEADS = ("absolute", "squared", "gaussian")
+HEADS = ("absolute", "squared", "gaussian", "mixture")
+MIXTURE_COMPONENTS = 5
 MOST_MEMBERS = 100
 _WIDEST, _DEEPEST = 65_536, 100
 _LONGEST = 1000  # a batch of windows of this length still fits into memory
@@ -61,7 +62,8 @@ class FeedForwardConfig:
         hidden: sizes of the hidden layers.
         activation: `relu` or `tanh`.
         head: what the last layer means and how it is trained: `absolute` or `squared` error of the scaled action, or
-            `gaussian`, the likelihood under a deviation that is learnt and independent of the state.
+            `gaussian`, the likelihood under a deviation that is learnt and independent of the state, or `mixture`, that
+            under five Gaussians that depend on the state, of which the likeliest answers.
         history: observations it looks at, newest last.
         horizon: H, actions it predicts at once (action chunking).
         input_limit: scaled observations are cut to +- this many deviations, so that a sensor far outside of its
@@ -127,6 +129,14 @@ def _is_size(value: Any) -> bool:
     return type(value) is int and 1 <= value <= _WIDEST
 
 
+def last_layer_size(config: FeedForwardConfig, numbers: int) -> int:
+    """Numbers that leave a network for chunks of `numbers` = H * A; those that say the action come first.
+
+    A mixture has the log weights of its components, then their means, then their log deviations.
+    """
+    return MIXTURE_COMPONENTS * (1 + 2 * numbers) if config.head == "mixture" else numbers
+
+
 def skip_layers(config: FeedForwardConfig, inputs: int, outputs: int) -> list[tuple[str, int, int]]:
     """The linear maps of a network's skip: what its arrays begin with, and how many numbers go in and come out."""
     if not config.skip:
@@ -163,23 +173,29 @@ class FeedForwardPredictor:
         self._low, self._high = self.spec.action_low, self.spec.action_high
         self._activate = np.tanh if config.activation == "tanh" else partial(np.maximum, np.float32(0))
         scale, center = np.tile(actions.scale, self.horizon), np.tile(actions.mean, self.horizon)  # (H * A,)
-        inputs, outputs = self.history * len(self.spec.observations), len(scale)
+        inputs, numbers = self.history * len(self.spec.observations), len(scale)
+        outputs = last_layer_size(config, numbers)
         sizes = itertools.pairwise([inputs, *config.hidden, outputs])
         layers = [(f"layers.{layer}", before, after) for layer, (before, after) in enumerate(sizes)]
         skip = skip_layers(config, inputs, outputs)
         stacked = [_stacked(members, *layer) for layer in (*layers, *skip)]
-        # The way back to physical units is linear too, so it goes into the last layers.
-        weights, biases = stacked[len(layers) - 1]
-        stacked[len(layers) - 1] = weights * scale[:, None], biases * scale + center
+        self._components = MIXTURE_COMPONENTS if config.head == "mixture" else 0
+        # The way back to physical units is linear too, so it goes into the last layers. Of a mixture it changes the
+        # means alone, not the log weights before them, and the log deviations after them are left out.
+        scales = np.concatenate([np.ones(self._components, np.float32), *[scale] * max(1, self._components)])
+        centers = np.concatenate([np.zeros(self._components, np.float32), *[center] * max(1, self._components)])
+        weights, biases = (array[:, : len(scales)] for array in stacked[len(layers) - 1])
+        stacked[len(layers) - 1] = weights * scales[:, None], biases * scales + centers
         if skip:
-            weights, biases = stacked[-1]
-            stacked[-1] = weights * scale[:, None], biases * scale
+            weights, biases = (array[:, : len(scales)] for array in stacked[-1])
+            stacked[-1] = weights * scales[:, None], biases * scales
         if len(members) == 1:
             maps = [(weights[0], biases[0]) for weights, biases in stacked]  # (out, in), (out,)
         else:
             maps = [
                 (weights, biases[:, :, None]) for weights, biases in stacked
             ]  # (members, out, in), (members, out, 1)
+        self._members = len(members)
         self._layers, self._skip = maps[: len(layers)], maps[len(layers) :]
         self.deviation: NDArray[np.float32] | None = None
         if file.acts == "sampled":
@@ -207,13 +223,21 @@ class FeedForwardPredictor:
         return values.reshape(len(values) if values.ndim == 3 else 1, self.horizon, -1)
 
     def _forward(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What leaves the last layer, in physical units: (H * A,), or (members, H * A, 1)."""
+        """The answer in physical units: (H * A,), or (members, H * A, 1)."""
         scaled = (np.asarray(observations, np.float32) - self._center) * self._inverse_scale
         seen = np.minimum(np.maximum(scaled, -self._limit), self._limit).reshape(self._shape)
         values = self._through(self._layers, seen, self._activate)
         if self._skip:
             values += self._through(self._skip, seen, np.tanh)
-        return values
+        return self._likeliest(values) if self._components else values
+
+    def _likeliest(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Of all components of a mixture the mean of that with the largest weight."""
+        values = values.reshape(self._members, -1)
+        chosen = values[:, : self._components].argmax(1)
+        means = values[:, self._components :].reshape(self._members, self._components, -1)
+        answer = means[np.arange(self._members), chosen]  # (members, H * A)
+        return answer[0] if self._members == 1 else answer[:, :, None]
 
     def _through(
         self,

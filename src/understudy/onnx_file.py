@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.errors import PolicyError
-from understudy.inference import FeedForwardConfig, networks, skip_layers
+from understudy.inference import MIXTURE_COMPONENTS, FeedForwardConfig, last_layer_size, networks, skip_layers
 from understudy.onnx_messages import contents, model, node, tensor, value
 from understudy.policy_file import PolicyFile, description_of, parse_description, read_plain, require_array, weights_of
 
@@ -107,10 +107,11 @@ def _built(text: bytes, file: PolicyFile, arrays: Mapping[str, NDArray[np.float3
         row = graph.reshaped(row, "row", 1, inputs)
     # each network: (1, history * D) -> (1, H * A); all: (members, H * A), then back to physical units
     prefixes = [""] if file.kind == "feedforward" else [f"members.{index}." for index in range(len(members))]
-    answers = [
-        _network(graph, row, config, prefix, inputs, config.horizon * len(file.spec.actions)) for prefix in prefixes
-    ]
+    numbers = config.horizon * len(file.spec.actions)
+    answers = [_network(graph, row, config, prefix, inputs, numbers) for prefix in prefixes]
     answer = answers[0] if len(answers) == 1 else graph.add("Concat", *answers, axis=0)
+    if config.head == "mixture":
+        answer = _likeliest(graph, answer, len(answers), numbers)
     answer = graph.add("Mul", answer, graph.constant("action_scale", np.tile(acted.scale, config.horizon)))
     graph.add("Add", answer, graph.constant("action_center", np.tile(acted.mean, config.horizon)), to=MEMBERS)
     # their mean within the limits: (H, A)
@@ -126,14 +127,15 @@ def _built(text: bytes, file: PolicyFile, arrays: Mapping[str, NDArray[np.float3
         inputs=[value(OBSERVATIONS, (config.history, len(file.spec.observations)))],
         outputs=[
             value(ACTIONS, (config.horizon, len(file.spec.actions))),
-            value(MEMBERS, (len(answers), config.horizon * len(file.spec.actions))),
+            value(MEMBERS, (len(answers), numbers)),
         ],
         metadata={_DESCRIPTION: text, _CHECK: checksum(text, arrays), _GRAPH: _GRAPH_VERSION},
     )
 
 
-def _network(graph: _Graph, row: str, config: FeedForwardConfig, prefix: str, inputs: int, outputs: int) -> str:
-    """The layers of one network, from a row of inputs to a row of outputs."""
+def _network(graph: _Graph, row: str, config: FeedForwardConfig, prefix: str, inputs: int, numbers: int) -> str:
+    """One network, from a row of inputs to a row of H * A `numbers`."""
+    outputs = last_layer_size(config, numbers)
     sizes = itertools.pairwise([inputs, *config.hidden, outputs])
     layers = [(f"layers.{layer}", before, after) for layer, (before, after) in enumerate(sizes)]
     answer = _layers(graph, row, prefix, layers, "Tanh" if config.activation == "tanh" else "Relu")
@@ -141,6 +143,16 @@ def _network(graph: _Graph, row: str, config: FeedForwardConfig, prefix: str, in
         past = _layers(graph, row, prefix, skip_layers(config, inputs, outputs), "Tanh")
         answer = graph.add("Add", answer, past)
     return answer
+
+
+def _likeliest(graph: _Graph, rows: str, members: int, numbers: int) -> str:
+    """Of each member's mixture the mean of the component of the largest weight: (members, H * A)."""
+    components = MIXTURE_COMPONENTS
+    weights = graph.columns(rows, "weights", 0, components)
+    means = graph.columns(rows, "means", components, components * (1 + numbers))
+    chosen = graph.reshaped(graph.add("Hardmax", weights, axis=1), "chosen", members, 1, components)  # one 1, else 0
+    answer = graph.add("MatMul", chosen, graph.reshaped(means, "components", members, components, numbers))
+    return graph.reshaped(answer, "answer", members, numbers)
 
 
 def _layers(graph: _Graph, row: str, prefix: str, layers: Sequence[tuple[str, int, int]], activation: str) -> str:
@@ -177,3 +189,8 @@ class _Graph:
     def reshaped(self, what: str, name: str, *shape: int) -> str:
         """Adds a node that lays `what` out in another shape."""
         return self.add("Reshape", what, self.constant(f"{name}_shape", np.array(shape, np.int64)))
+
+    def columns(self, rows: str, name: str, first: int, end: int) -> str:
+        """Adds a node that takes the columns `first` to `end` of some rows."""
+        bounds = {"first": first, "end": end, "axis": 1}
+        return self.add("Slice", rows, *(self.constant(f"{name}_{key}", np.array([n])) for key, n in bounds.items()))

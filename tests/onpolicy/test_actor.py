@@ -243,6 +243,14 @@ def test_a_policy_without_a_deviation_of_its_own_says_so(demos):
     np.testing.assert_array_equal(own_log_deviation(trained), trained.arrays()["head.log_deviation"])
 
 
+def test_a_mixture_is_not_tuned_as_one_gaussian(demos):
+    shape = FeedForwardConfig(hidden=(8,), head="mixture")
+    mixture = train(FeedForward(spec_of(ReachWorld()), shape), demos, TrainConfig(steps=20, lead=0))
+    for policy in (mixture, Ensemble([mixture, mixture])):
+        with pytest.raises(ConfigError, match=r"mixture head, .* clone with --head absolute, squared or gaussian"):
+            actor_of(policy)
+
+
 def test_the_policy_that_is_given_stays_as_it_is(demos):
     policy = clone(demos)
     before = {name: array.copy() for name, array in policy.arrays().items()}

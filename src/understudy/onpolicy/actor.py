@@ -196,6 +196,11 @@ def _gaussian(policy: Policy, residual: tuple[int, ...] | None) -> FeedForward |
         raise ConfigError(
             f"the policy is a {policy.kind}; feedforward policies and ensembles of them can be fine-tuned"
         )
+    if policy.config.head == "mixture":
+        raise ConfigError(
+            "the policy has a mixture head, and what is fine-tuned is one Gaussian; clone with --head absolute, "
+            "squared or gaussian"
+        )
     config = replace(policy.config, head="gaussian", horizon=1)
     if residual is not None and not config.skip:
         config = replace(config, skip=True, skip_hidden=residual)

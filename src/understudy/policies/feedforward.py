@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from understudy.dataset import Dataset
 from understudy.errors import PolicyError
-from understudy.inference import FeedForwardConfig, Predictor, feedforward_config, predictor, skip_layers
+from understudy.inference import (
+    FeedForwardConfig,
+    Predictor,
+    feedforward_config,
+    last_layer_size,
+    predictor,
+    skip_layers,
+)
 from understudy.normalize import Normalizer
 from understudy.policies.base import Batch, Policy
 from understudy.policies.heads import HEADS
@@ -39,7 +46,7 @@ class FeedForward(Policy):
         super().__init__(spec, config.history, config.horizon)
         self.config = config
         self.head = HEADS[config.head](config.horizon * len(spec.actions))
-        sizes = [config.history * len(spec.observations), *config.hidden, self.head.input_dim]
+        sizes = [config.history * len(spec.observations), *config.hidden, last_layer_size(config, self.head.size)]
         self.layers = nn.ModuleList(nn.Linear(inputs, outputs) for inputs, outputs in itertools.pairwise(sizes))
         self.skip = _skip(config, sizes[0], sizes[-1])
         self._activate = _ACTIVATIONS[config.activation]
@@ -92,7 +99,8 @@ class FeedForward(Policy):
     def loss(self, batch: Batch) -> Tensor:
         _, outputs = self._scaling()
         targets = outputs.normalize(batch.actions).flatten(1)  # (B, H, A) -> (B, H * A)
-        loss = self.head.nll(self._forward(batch.observations), targets).unflatten(1, (self.horizon, -1))
+        weight = batch.weight.repeat_interleave(len(self.spec.actions), 1)  # (B, H) -> (B, H * A)
+        loss = self.head.nll(self._forward(batch.observations), targets, weight).unflatten(1, (self.horizon, -1))
         return (loss.mean(2) * batch.weight).sum() / batch.weight.sum().clamp(min=1)
 
     def for_execution(self) -> Predictor:

@@ -8,24 +8,23 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from understudy.inference import SMALLEST_LOG_DEVIATION
+from understudy.inference import MIXTURE_COMPONENTS, SMALLEST_LOG_DEVIATION
 
 
 class Head(nn.Module, ABC):
-    """A distribution over scaled action chunks (B, H * A), described by the network's last layer (B, `input_dim`)."""
+    """A distribution over scaled action chunks (B, H * A), described by the network's last layer (B, `head_size`)."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size
 
-    @property
-    def input_dim(self) -> int:
-        """Numbers it needs from the network for H * A action numbers."""
-        return self.size
-
     @abstractmethod
-    def nll(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """What training makes small, for each number: (B, input_dim), (B, H * A) -> (B, H * A)."""
+    def nll(self, outputs: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
+        """What training makes small, for each number of a chunk: (B, H * A) of targets (B, H * A).
+
+        The caller multiplies it by `weight` (B, H * A), which is 0 past the end of an episode; a head whose numbers
+        depend on each other leaves those out itself.
+        """
 
     def best(self, outputs: Tensor) -> Tensor:
         """The most likely chunk, (B, H * A)."""
@@ -42,7 +41,7 @@ class AbsoluteError(Head):
     Its optimum is the median, so a few odd actions of a person do not pull the policy away from what was usual.
     """
 
-    def nll(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def nll(self, outputs: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
         return (outputs - targets).abs()
 
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
@@ -54,7 +53,7 @@ class AbsoluteError(Head):
 class SquaredError(Head):
     """(a - mu)^2 / 2: the negative log-likelihood of a Gaussian of deviation 1, up to a constant."""
 
-    def nll(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def nll(self, outputs: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
         return 0.5 * (outputs - targets).square()
 
     def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
@@ -71,7 +70,7 @@ class Gaussian(Head):
         super().__init__(size)
         self.log_deviation = nn.Parameter(torch.zeros(size))
 
-    def nll(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def nll(self, outputs: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
         log_deviation = self._bounded()
         scaled = (targets - outputs) * torch.exp(-log_deviation)
         return 0.5 * scaled.square() + log_deviation + 0.5 * math.log(2 * math.pi)
@@ -85,4 +84,49 @@ class Gaussian(Head):
         return self.log_deviation.clamp(min=SMALLEST_LOG_DEVIATION)
 
 
-HEADS: dict[str, type[Head]] = {"absolute": AbsoluteError, "squared": SquaredError, "gaussian": Gaussian}
+class GaussianMixture(Head):
+    """Several Gaussians over the whole chunk, whose weights, means and deviations all depend on the state.
+
+    nll = -log sum_k w_k prod_i N(a_i; mu_ki, sigma_ki), shared equally by the numbers of the chunk (Bishop 1994,
+    "Mixture Density Networks"). The best chunk is the mean of the component of the largest weight: where
+    demonstrations go left or right, it goes one way and not between.
+    """
+
+    def nll(self, outputs: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
+        logits, means, log_deviations = self._components(outputs)
+        scaled = (targets[:, None] - means) * torch.exp(-log_deviations)
+        each = 0.5 * scaled.square() + log_deviations + 0.5 * math.log(2 * math.pi)  # (B, K, H * A)
+        of_component = torch.log_softmax(logits, 1) - (each * weight[:, None]).sum(2)
+        share = -torch.logsumexp(of_component, 1) / weight.sum(1).clamp(min=1)
+        return share[:, None].expand(-1, self.size)
+
+    def best(self, outputs: Tensor) -> Tensor:
+        logits, means, _ = self._components(outputs)
+        return _of_component(means, logits.argmax(1))
+
+    def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        logits, means, log_deviations = self._components(outputs)
+        component = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+        mean, log_deviation = _of_component(means, component), _of_component(log_deviations, component)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        return mean + noise * log_deviation.exp()
+
+    def _components(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log weights (B, K) up to a constant, means and log deviations (B, K, H * A)."""
+        numbers = MIXTURE_COMPONENTS * self.size
+        logits, means, log_deviations = outputs.split([MIXTURE_COMPONENTS, numbers, numbers], 1)
+        shape = (MIXTURE_COMPONENTS, self.size)
+        return logits, means.unflatten(1, shape), log_deviations.unflatten(1, shape).clamp(min=SMALLEST_LOG_DEVIATION)
+
+
+def _of_component(parts: Tensor, component: Tensor) -> Tensor:
+    """Of (B, K, H * A) what belongs to component (B,)."""
+    return parts[torch.arange(len(parts), device=parts.device), component]
+
+
+HEADS: dict[str, type[Head]] = {
+    "absolute": AbsoluteError,
+    "squared": SquaredError,
+    "gaussian": Gaussian,
+    "mixture": GaussianMixture,
+}
