@@ -236,7 +236,7 @@ class FeedForwardPredictor:
         values = values.reshape(self._members, -1)
         chosen = values[:, : self._components].argmax(1)
         means = values[:, self._components :].reshape(self._members, self._components, -1)
-        answer = means[np.arange(self._members), chosen]  # (members, H * A)
+        answer: NDArray[np.float32] = means[np.arange(self._members), chosen]  # (members, H * A)
         return answer[0] if self._members == 1 else answer[:, :, None]
 
     def _through(
