@@ -277,7 +277,7 @@ MISTAKES = {
     "unknown option of a gate": ([*START, "--gate-arg", "tau=1"], "the gate dagger has no option tau"),
     "option without a value": ([*START, "--gate", "safe", "--gate-arg", "tau"], "--gate-arg 'tau' is not of the form"),
     "option that is no number": ([*START, "--gate", "safe", "--gate-arg", "tau=much"], "tau is 'much'"),
-    "option that is not finite": ([*START, "--gate-arg", "bout=nan"], "bout is 'nan'; accepted: a finite number"),
+    "option that is not finite": ([*START, "--gate-arg", "ask=nan"], "ask is 'nan'; accepted: a finite number"),
     "no budget": ([*START, "--gate", "thrifty", "--gate-arg", "budget=0"], "budget is 0"),
     "a budget of more than all": ([*START, "--gate", "thrifty", "--gate-arg", "budget=1.5"], "budget is 1.5"),
     "no doubt": ([*START, "--gate", "ensemble", "--members", "1"], "measures doubt and needs an ensemble"),

@@ -82,18 +82,6 @@ def test_dagger_asks_at_a_share_of_the_policys_steps_and_at_all_that_the_expert_
     assert expert.calls == labelled.sum()
 
 
-def test_the_expert_of_dagger_stays_for_bouts_and_still_drives_a_share_beta(demos):
-    episodes, _ = driven(DAggerGate("constant", beta=0.5, bout=4), Drives(stays), demos, episodes=200)
-    single, _ = driven(DAggerGate("constant", beta=0.5), Drives(stays), demos, episodes=200)
-    switches = [
-        np.mean([np.diff(episode.driver).astype(bool).mean() for episode in some]) for some in (episodes, single)
-    ]
-    assert switches[0] == pytest.approx(0.5 / 4, rel=0.25)
-    assert switches[1] == pytest.approx(0.5, rel=0.1)
-    # Once the first bouts, which are the policy's, are over, the share is beta.
-    assert np.mean([episode.driver[8:].mean() for episode in episodes]) == pytest.approx(0.5, abs=0.1)
-
-
 def test_hg_labels_exactly_the_steps_that_the_person_drives(demos):
     person = Person()
     episodes, _ = driven(gate_of("hg"), Drives(patchy), demos, person)
@@ -418,7 +406,6 @@ def test_gates_have_the_names_that_users_type():
         ("dagger", {"beta": 1.5}, "beta is 1.5; accepted: 0 to 1"),
         ("dagger", {"beta": "half"}, "beta is 'half'; accepted: a number"),
         ("dagger", {"ask": 1.1}, "ask is 1.1; accepted: 0 to 1"),
-        ("dagger", {"bout": 0.5}, "bout is 0.5; accepted: 1 or more steps"),
         ("dagger", {"fade_rounds": 0}, "fade_rounds is 0; accepted: 1 or more"),
         ("dagger", {"fade_rounds": 2.5}, "fade_rounds is 2.5; accepted: a whole number"),
         ("safe", {"tau": 0}, "tau is 0; accepted: above 0"),

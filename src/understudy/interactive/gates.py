@@ -45,7 +45,6 @@ class DAggerGate(Gate):
         fade_rounds: n, the round in which `linear` reaches 0.
         ask: share of the steps of the policy at which the expert is asked; 1 is the paper's. Neighbouring steps are
             nearly copies, so a smaller share buys labels from more episodes.
-        bout: mean number of steps after which the driver is drawn anew; 1 is the paper's mixture. The policy begins.
 
     Raises:
         ConfigError: a value is out of range.
@@ -56,14 +55,12 @@ class DAggerGate(Gate):
     beta: float = 0.5
     fade_rounds: int = 5
     ask: float = 1.0
-    bout: float = 1.0
 
     def __post_init__(self) -> None:
         _require(self.schedule in SCHEDULES, "schedule", self.schedule, ", ".join(SCHEDULES))
         _require(0 <= self.beta <= 1, "beta", self.beta, "0 to 1")
         _require(self.fade_rounds >= 1, "fade_rounds", self.fade_rounds, "1 or more")
         _require(0 <= self.ask <= 1, "ask", self.ask, "0 to 1")
-        _require(1 <= self.bout < np.inf, "bout", self.bout, "1 or more steps")
 
     def share(self, round: int) -> float:
         """Beta of a round, counted from 1."""
@@ -78,10 +75,10 @@ class DAggerGate(Gate):
                 return 0.0
 
     def __call__(self, tick: Tick) -> bool:
-        drawn_anew, expert_drives, asked = tick.random.random(3) < (1 / self.bout, self.share(tick.round), self.ask)
+        expert_drives, asked = tick.random.random(2) < (self.share(tick.round), self.ask)
         if asked:
             tick.label()
-        return bool(expert_drives) if drawn_anew else tick.driver == Driver.EXPERT
+        return bool(expert_drives)
 
 
 @dataclass
