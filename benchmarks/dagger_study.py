@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common import Results
-from dagger_family import MAX_STEPS, PROCESSES, ROUNDS, SHAPE, TASKS, bits, expert_of, interactive, seeded
+from dagger_family import MAX_STEPS, PROCESSES, ROUNDS, TASKS, bits, expert_of, interactive, seeded
 
 import understudy as us
 
@@ -31,7 +31,7 @@ def clones(task: str, seed: int) -> dict[str, Any]:
         demos = seeded(env, expert, Path(name) / "demos", CURVE[-1] * spec.demonstrations, 0, seed)
         for times in CURVE:
             few = demos.select(range(times * spec.demonstrations))
-            clone = us.train(us.FeedForward.for_data(few, SHAPE, seed=seed), few, spec.recipe(seed))
+            clone = us.train(us.FeedForward.for_data(few, spec.shape, seed=seed), few, spec.recipe(seed))
             found[str(len(few))] = {"labels": few.steps, "success": bits(spec.world, clone, TUNED)}
     env.close()
     return found
