@@ -39,7 +39,7 @@ SEEDS, FEWER_SEEDS = (0, 1, 2, 3, 4), (0, 1, 2)
 ADROIT = ("door", "hammer", "relocate")
 CAPS = {"door": 1_720_000, "hammer": 2_200_000, "relocate": 2_120_000}  # the steps of the paper, in whole batches
 DEVIATION = {"door": 0.035, "hammer": 0.06, "relocate": 0.06, "pick_place": 0.05}  # chosen on tuning starts, seed 0
-TREMBLING = "noisy=0.02:scripted"
+TREMBLING = "noisy=0.1:scripted"
 MADE = Path(tempfile.gettempdir()) / "understudy-imperfect"
 
 
@@ -59,12 +59,13 @@ def demonstrations(task: str) -> Dataset:
             return Dataset.open(data("adroit_door_human/episodes")).with_spec(spec_of(env))
         if task != "pick_place":
             return make(task, MADE / task)[0]
-        if not (MADE / task / "dataset.json").exists():
-            made = Dataset.create(MADE / task, env)
+        folder = MADE / f"pick_place {TREMBLING}"
+        if not (folder / "dataset.json").exists():
+            made = Dataset.create(folder, env)
             seeds, agent = iter(range(3000, 4000)), Demonstrator(expert_for(env, TREMBLING))
             while sum(row.success == 1 for row in made.rows) < 25:
                 list(record(env, agent, made, seeds=[next(seeds)]))
-        return Dataset.open(MADE / task)
+        return Dataset.open(folder)
 
 
 def judged(task: str, policy: Policy) -> dict[str, Any]:
@@ -143,9 +144,9 @@ def ours(task: str, seed: int, steps: int = 200_000) -> dict[str, Any]:
 
 
 def naive(task: str, seed: int) -> dict[str, Any]:
-    """BC, then RL that no longer looks at the demonstrations: the authors' recipe, but in batches of 20 episodes."""
-    published = PRESETS[PUBLISHED]
-    preset = replace(published, finetune=replace(published.finetune, steps=200_000, episodes=20, judge_episodes=10))
+    """BC, then RL that tunes the clone itself: the bold column with one network instead of a residual on several."""
+    preset = replace(chosen(task), members=1)
+    preset = replace(preset, finetune=replace(preset.finetune, tune="all", residual_hidden=()))
     clone = clone_for(preset, demonstrations(task), seed=seed)
     return {"clone": judged(task, clone), **learn(task, clone, None, preset, seed)}
 

@@ -850,7 +850,7 @@ def _dagger_table(content: dict[str, Any]) -> list[str]:
 _DAPG_COLUMNS = {
     "alone": "RL alone, 1,000,000 steps",
     "clone": "BC alone (default of `train bc`; PickPlace: no noise)",
-    "naive": "BC as published, then RL, 200,000",
+    "naive": "one network of that recipe, then RL that tunes all of it, 200,000",
     "ours": "the preset with a deviation chosen for the task, 200,000 steps",
 }
 

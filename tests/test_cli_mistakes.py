@@ -383,6 +383,8 @@ def test_the_demo_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(demo, "STARTS", 1)
     monkeypatch.setattr(demo, "DAGGER_RECIPE", config(steps=20, measure_every=20, lead=0))
     monkeypatch.setattr(demo, "EPISODES", 1)
+    monkeypatch.setattr(demo, "IMPERFECT", 2)
+    monkeypatch.setattr(demo, "STEPS", 20_000)
     monkeypatch.setattr(demo, "film_evaluation", lambda *arguments: "no pictures in this test")
     measure, calls = demo.evaluate, []
 
@@ -396,7 +398,7 @@ def test_the_demo_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, capsys
     out = ["demo", "--workers", "1", "--out", str(tmp_path / "demo")]
     assert main(out) == 130
     assert main(out) == 0
-    assert len(calls) == 1 + 1 + 3 + 1, "what was measured is not measured again"
+    assert len(calls) == 1 + 1 + 3 + 1 + 2, "what was measured is not measured again"
     assert (tmp_path / "demo" / "report.html").is_file()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")

@@ -98,12 +98,16 @@ def test_the_demo_tells_its_story(folder, monkeypatch, capsys):
     monkeypatch.setattr(demo, "STARTS", 1)
     monkeypatch.setattr(demo, "DAGGER_RECIPE", config(steps=20, measure_every=20, lead=0))
     monkeypatch.setattr(demo, "EPISODES", 1)
+    monkeypatch.setattr(demo, "IMPERFECT", 2)
+    monkeypatch.setattr(demo, "STEPS", 20_000)
     assert main(["demo", "--workers", "1"]) == 0
     assert (folder / "runs/demo/report.html").is_file()
     assert "What the expert&#x27;s time bought" in (folder / "runs/demo/dagger/report.html").read_text()
     printed = capsys.readouterr().out
     assert "round 2: " in printed
     assert "against the clone: " in printed
+    assert "deployed the " in printed
+    assert "against its clone: " in printed
 
 
 @pytest.mark.filterwarnings("ignore:.*render_mode='rgb_array' that is not in the possible render_modes")

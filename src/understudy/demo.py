@@ -1,4 +1,4 @@
-"""The story of `understudy demo`: record, inspect, clone, measure, see what distribution shift does, and correct it."""
+"""The story of `understudy demo`: record, inspect, clone, measure, see what distribution shift does; mend it twice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from understudy.episode import SUCCESS
 from understudy.errors import ConfigError
 from understudy.evaluate import Evaluation, agent_for, compare, evaluate
 from understudy.inference import FeedForwardConfig, load_predictor
-from understudy.recipe import DAGGER_RECIPE, DAggerConfig, TrainConfig
+from understudy.presets import DEFAULT, PRESETS, Preset
+from understudy.recipe import DAGGER_RECIPE, DAGGER_SHAPE, DAggerConfig, TrainConfig
 from understudy.report import StudyPoint, write_run_report
 from understudy.report.films import film_evaluation
 from understudy.report.run_files import evaluations_folder, read_evaluations
@@ -31,7 +32,9 @@ WORLD = "understudy/PickPlace-v0"
 DEMONSTRATIONS = (5, 15, 50)
 NOISES = (0.0, TrainConfig().observation_noise)
 STARTS = 100
-ROUNDS, EPISODES, ASKED = 3, 15, 0.5  # of DAgger, from DEMONSTRATIONS[1]
+ROUNDS, EPISODES, ASKED, LONGEST = 4, 12, 0.2, 120  # of DAgger, from DEMONSTRATIONS[1]
+TREMBLING, IMPERFECT = "noisy=0.1:scripted", 25  # whose hand trembles, and how often it demonstrates
+STEPS = 100_000  # of the world, for reinforcement learning
 _EVALUATION = "PickPlace-v0"
 _MARK = "demo.txt"
 
@@ -87,7 +90,7 @@ def tell(out: Path, *, seed: int, workers: int, say: Callable[[str], None], prog
     make_folder(out)
     write_file(out / _MARK, b"`understudy demo` goes on in this folder where it was interrupted.\n")
     say(f"1. A scripted expert demonstrates {max(DEMONSTRATIONS)} times how to put the cube on the target ({WORLD}).")
-    demonstrations = _record(out / "data", progress)
+    demonstrations = _record(out / "data", "scripted", max(DEMONSTRATIONS), progress)
     say("\n2. What is in the data?")
     for line in diagnose(demonstrations).lines():
         say(line)
@@ -110,6 +113,12 @@ def tell(out: Path, *, seed: int, workers: int, say: Callable[[str], None], prog
     clone = results[_Chapter(DEMONSTRATIONS[1], NOISES[1])]
     say(f"   corrected: {corrected}; against the clone: {compare(clone, corrected)}")
     say(f"   {write_run_report(out / 'dagger')} shows what the expert's time bought")
+    say(
+        f"\n6. A hand that trembles demonstrates {IMPERFECT} times. Clone that, and let the clone practise for "
+        f"{STEPS:,} steps where the world pays for getting nearer (natural policy gradient)."
+    )
+    imperfect, practised = _practise(out, seed, workers, say, progress)
+    say(f"   practised: {practised}; against its clone: {compare(imperfect, practised)}")
     best = out / chapters[0].folder
     camera = partial(make_env, WORLD, render_mode="rgb_array")
     agent, over = agent_for(load_predictor(best)), partial(progress.over, "filming")
@@ -123,14 +132,13 @@ def tell(out: Path, *, seed: int, workers: int, say: Callable[[str], None], prog
     )
 
 
-def _record(folder: Path, progress: Bar) -> Dataset:
+def _record(folder: Path, expert: str, count: int, progress: Bar) -> Dataset:
     env = make_env(WORLD)
-    count = max(DEMONSTRATIONS)
     progress.start("recording", count)
     with Dataset.open(folder) if (folder / MANIFEST).exists() else Dataset.create(folder, env) as dataset:
         dataset.writer().begin()  # an episode whose save was interrupted is taken up before anybody counts them
         seeds = range(len(dataset), count)
-        for row, _ in record(env, Demonstrator(expert_for(env, "scripted")), dataset, seeds=seeds):
+        for row, _ in record(env, Demonstrator(expert_for(env, expert)), dataset, seeds=seeds):
             wins = sum(each.success == SUCCESS for each in dataset.rows)
             progress.at(row.seed + 1, f"{wins} succeeded")
     env.close()
@@ -174,9 +182,9 @@ def _correct(
         env,
         expert_for(env, "scripted"),
         gate_for("dagger", {"schedule": "indicator", "ask": ASKED}),
-        FeedForward.for_data(dataset, FeedForwardConfig(), seed=seed),
+        FeedForward.for_data(dataset, DAGGER_SHAPE, seed=seed),
         dataset,
-        DAggerConfig(rounds=ROUNDS, episodes=EPISODES, progress_starts=0),
+        DAggerConfig(rounds=ROUNDS, episodes=EPISODES, max_steps=LONGEST, progress_starts=0),
         replace(DAGGER_RECIPE, seed=seed),
         run=run,
         resume=True,
@@ -187,6 +195,47 @@ def _correct(
             say(f"   round {one.number}: {one.entry}")
     env.close()
     return _measure(run, workers, progress)
+
+
+def _practise(
+    out: Path, seed: int, workers: int, say: Callable[[str], None], progress: Bar
+) -> tuple[Evaluation, Evaluation]:
+    """The clone of imperfect demonstrations, and what reinforcement learning makes of it."""
+    from understudy.onpolicy import clone_for, finetune, update_for
+
+    preset, before, after = _preset(seed), out / "bc-trembling", out / "practised"
+    demonstrations = _record(out / "data-trembling", TREMBLING, IMPERFECT, progress)
+    progress.start("training on what trembles", preset.clone.steps)
+    clone = clone_for(
+        preset, demonstrations, seed=seed, run=before, resume=True, on_log=lambda log: progress.at(log.step)
+    )
+    imperfect = _measure(before, workers, progress)
+    say(f"   the clone: {imperfect}")
+    progress.start("practising", preset.finetune.steps)
+    for log in finetune(
+        clone,
+        partial(make_env, WORLD, reward="shaped"),
+        update_for(preset.update, preset.update_options),
+        config=preset.finetune,
+        workers=workers,
+        run=after,
+        resume=True,
+    ):
+        progress.at(log.step)
+    say(f"   {log}")
+    return imperfect, _measure(after, workers, progress)
+
+
+def _preset(seed: int) -> Preset:
+    """The default preset with the recipe of DAgger for the clone, and small steps, since the clone is good already."""
+    preset = PRESETS[DEFAULT]
+    return replace(
+        preset,
+        shape=DAGGER_SHAPE,
+        clone=DAGGER_RECIPE,
+        update_options={**preset.update_options, "step_size": 0.03, "last_step_size": 0.01},
+        finetune=replace(preset.finetune, steps=STEPS, seed=seed),
+    )
 
 
 def _measure(run: Path, workers: int, progress: Bar) -> Evaluation:
