@@ -55,7 +55,7 @@ def run_python(code, path):
 
 
 def run_commands(screen, *, plain_world=False):
-    for line in smaller(screen, ON_THE_COMMAND_LINE).splitlines():
+    for line in smaller(screen, ON_THE_COMMAND_LINE).replace("\\\n", " ").splitlines():
         words = shlex.split(smaller(line, _PLAIN_WORLD) if plain_world else line, comments=True)
         if words and words[0] == "understudy":
             assert main(words[1:]) == 0, line
