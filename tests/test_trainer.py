@@ -356,3 +356,13 @@ def test_a_state_that_is_replaced_is_the_old_one_or_the_new_one_at_every_system_
             break
     else:
         raise AssertionError("a save never came to its end")
+
+
+def test_a_loss_that_nothing_is_held_out_for_is_not_told(demos):
+    told = []
+    for held_out in (0.0, 0.2):
+        config = TrainConfig(steps=20, measure_every=20, held_out=held_out, keep="last")
+        train(new_policy(demos), demos, config, on_log=lambda log: told.append(log.losses))
+    assert told[0].startswith("loss ")
+    assert "held out" not in told[0]
+    assert ", held out " in told[1]

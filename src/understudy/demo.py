@@ -157,7 +157,7 @@ def _clone_and_measure(
     progress.start(f"training on {chapter.title}", config.steps)
 
     def show(log: TrainLog) -> None:
-        progress.at(log.step, f"loss {log.loss:.4f}, held out {log.held_out_loss:.4f}")
+        progress.at(log.step, log.losses)
 
     policy = FeedForward.for_data(dataset, FeedForwardConfig(), seed=seed)
     train(policy, dataset, config, run=run, resume=True, on_log=show, on_step=progress.at)

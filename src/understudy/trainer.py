@@ -45,6 +45,12 @@ class TrainLog:
     samples_per_s: float
     time_left_s: float
 
+    @property
+    def losses(self) -> str:
+        """The losses in words."""
+        held_out = "" if math.isnan(self.held_out_loss) else f", held out {self.held_out_loss:.4f}"
+        return f"loss {self.loss:.4f}{held_out}"
+
 
 def train(
     policy: Policy,

@@ -54,8 +54,7 @@ def train_bc(
         bar.start("training", recipe.steps)
 
         def show(log: us.TrainLog) -> None:
-            losses = f"loss {log.loss:.4f}, held out {log.held_out_loss:.4f}"
-            bar.at(log.step, f"{losses}, {log.samples_per_s:,.0f} samples/s")
+            bar.at(log.step, f"{log.losses}, {log.samples_per_s:,.0f} samples/s")
 
         notes = {"data": str(data), **({"env": env} if env else {})}
         us.train(policy, dataset, recipe, run=out, resume=resume, on_log=show, on_step=bar.at, notes=notes)

@@ -146,7 +146,7 @@ class Rounds:
         self._bar.at(self._done, f"{self._wins} succeeded with help")
 
     def on_training(self, log: us.TrainLog) -> None:
-        self._bar.at(log.step, f"loss {log.loss:.4f}, held out {log.held_out_loss:.4f}")
+        self._bar.at(log.step, log.losses)
 
 
 def _demonstrations(world: Any, expert: str, out: Path, count: int, resume: bool) -> us.Dataset:
