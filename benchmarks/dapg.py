@@ -170,12 +170,12 @@ def published(task: str, seed: int) -> dict[str, Any]:
             return False
         sampled = log.numbers["success"] or 0.0
         mean = judged(task, log.policy)["success_rate"] if sampled >= 0.4 else None
-        curve.append([log.step, sampled, mean])
+        curve.append([log.step, sampled, mean, round(float(log.numbers["mean_return"] or 0.0), 1)])
         return max(sampled, mean or 0.0) >= 0.9
 
     for _ in tuned(task, clone_for(preset, demos, seed=seed), demos, preset, seed, enough):
         pass
-    steps, sampled, mean = curve[-1]
+    steps, sampled, mean, _ = curve[-1]
     reached = max(sampled, mean or 0.0) >= 0.9
     return {
         "steps_to_90": steps if reached else None,
