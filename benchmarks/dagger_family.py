@@ -228,9 +228,9 @@ def summary(cells: dict[str, Any]) -> dict[str, Any]:
     return {
         "against_bc": against_bc,
         "tasks": len(against_bc),
-        "better_than_bc": sum(row["difference"] > 0 and row["p_holm"] < ALPHA for row in rows),
-        "worse_by_more_than_3_points": sum(row["difference"] < -0.03 for row in rows),
-        "at_95_percent_of_expert": sum(row["share_of_expert"] >= 0.95 for row in rows),
+        "better_than_bc": len([row for row in rows if row["difference"] > 0 and row["p_holm"] < ALPHA]),
+        "worse_by_more_than_3_points": len([row for row in rows if row["difference"] < -0.03]),
+        "at_95_percent_of_expert": len([row for row in rows if row["share_of_expert"] >= 0.95]),
         "gates": {task: gates for task in GATED_TASKS if (gates := gates_of(cells, task))},
     }
 
@@ -255,6 +255,13 @@ def gates_of(cells: dict[str, Any], task: str) -> dict[str, Any]:
             "intervention_rate": total.intervention_rate,
             "success_with_help": total.success_with_help,
         }
+    safe, lazy = table(cells, task, "safe"), table(cells, task, "lazy")
+    if "safe" in found and safe is not None and "lazy" in found and lazy is not None:
+        found["lazy"]["beside_safe"] = {
+            "switches": found["lazy"]["context_switches"] / max(1, found["safe"]["context_switches"]),
+            "difference": (lazy - safe).mean(),
+            "lower_bound": float(np.quantile(bootstrap(lazy - safe), 0.025)),
+        }
     return found
 
 
@@ -270,6 +277,7 @@ def main() -> None:
         max_steps=MAX_STEPS,
         shape=asdict(DAGGER_SHAPE),
         recipe=asdict(DAGGER_RECIPE),
+        thrifty_budget=us.ThriftyGate().budget,
     )
     missing = [name for name in wanted() if results.asks_for(name)]
     with ProcessPoolExecutor(PROCESSES) as pool:

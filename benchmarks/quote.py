@@ -296,6 +296,56 @@ def dagger_expert(content: dict[str, Any]) -> Reading:
     return Reading(f"{reached} of {tasks}", tasks == DAGGER_TASKS and reached >= 10)
 
 
+def gates_as_good(content: dict[str, Any]) -> Reading:
+    found = {
+        f"{name} on {task}": row
+        for task, gates in summary(content)["gates"].items()
+        for name, row in gates.items()
+        if name != "lazy"
+    }
+    good = [row for row in found.values() if row["lower_bound"] >= -0.05 and row["share_of_daggers_labels"] <= 0.3]
+    return _of_tasks([f"{len(good)} of the {len(found)} measured"] if found else [], len(good) == 12)
+
+
+def lazy_beside_safe(content: dict[str, Any]) -> Reading:
+    rows = {
+        task: gates["lazy"]["beside_safe"]
+        for task, gates in summary(content)["gates"].items()
+        if "beside_safe" in gates.get("lazy", {})
+    }
+    told = [
+        f"{task}: {percent(1 - row['switches'])} fewer, success {100 * row['difference']:+.1f} points"
+        for task, row in rows.items()
+    ]
+    met = len(rows) == 4 and all(row["switches"] <= 0.4 and row["lower_bound"] >= -0.05 for row in rows.values())
+    return _of_tasks(told, met)
+
+
+def thrifty_budget(content: dict[str, Any]) -> Reading:
+    budget, rows = content["thrifty_budget"], _of_gate(content, "thrifty")
+    told = [f"{task}: {percent(row['intervention_rate'])}" for task, row in rows.items()]
+    met = len(rows) == 4 and all(abs(row["intervention_rate"] / budget - 1) <= 0.2 for row in rows.values())
+    return _of_tasks(told, met, f"budget {percent(budget)}")
+
+
+def thrifty_help(content: dict[str, Any]) -> Reading:
+    rows = _of_gate(content, "thrifty")
+    told = [f"{task}: {percent(row['success_with_help'])}" for task, row in rows.items()]
+    own = summary(content)["against_bc"]
+    met = len(rows) == 4 and all(row["success_with_help"] >= own[task]["expert"] - 0.01 for task, row in rows.items())
+    return _of_tasks(told, met)
+
+
+def _of_tasks(told: list[str], met: bool, spread: str = "") -> Reading:
+    """What is told of some tasks, or that none was measured."""
+    return Reading("; ".join(told), met, spread) if told else Reading(UNMEASURED)
+
+
+def _of_gate(content: dict[str, Any], name: str) -> dict[str, Any]:
+    """The rows of one gate, task by task."""
+    return {task: gates[name] for task, gates in summary(content)["gates"].items() if name in gates}
+
+
 def export_ratio(policy: str) -> Callable[[dict[str, Any]], Reading]:
     def read(content: dict[str, Any]) -> Reading:
         ratio = summary(content)[f"{policy}_over_bare"]
@@ -623,6 +673,21 @@ FIGURES = (
         dagger_expert,
     ),
     Figure(
+        "Safe, Thrifty and HG (simulated person) against DAgger that asks at every step, on four tasks: lower 95 % "
+        "bound of the difference at least -5 points, with at most 30 % of its labels",
+        "12 of 12",
+        "dagger_family",
+        gates_as_good,
+    ),
+    Figure(
+        "LazyDAgger against SafeDAgger, four tasks: context switches, and success",
+        ">= 60 % fewer, lower bound >= -5 points",
+        "dagger_family",
+        lazy_beside_safe,
+    ),
+    Figure("ThriftyDAgger: share of steps that the expert drives", "budget +- 20 %", "dagger_family", thrifty_budget),
+    Figure("ThriftyDAgger: success with help", ">= the expert's own - 1 point", "dagger_family", thrifty_help),
+    Figure(
         "Door, 25 human demonstrations and 200,000 steps: mean success of the training seeds x 100 starts",
         "mean >= 95 %, no seed below 90 %",
         "dapg",
@@ -753,6 +818,7 @@ def page(folder: Path = RESULTS) -> str:
         lines += ["", "## Reinforcement learning from demonstrations, task by task", "", *_dapg_table(contents["dapg"])]
     if contents.get("dagger_family", {}).get("summary"):
         lines += ["", "## DAgger against cloning, task by task", "", *_dagger_table(contents["dagger_family"])]
+        lines += ["", "## Gates, task by task", "", *_gates_table(contents["dagger_family"])]
     if contents.get("export_latency", {}).get("summary"):
         lines += ["", "## One action, by each way to run a policy", "", *_backend_table(contents["export_latency"])]
     lines += ["", "## Hosts", "", *(f"- **{letter}**: {text}" for text, letter in hosts.items())]
@@ -844,6 +910,27 @@ def _dagger_table(content: dict[str, Any]) -> list[str]:
             f"{100 * row['difference']:+.1f} {interval(row['interval'])} | {row['p_holm']:.3f} | "
             f"{percent(row['expert'])} | {percent(row['bc_on_tuning_starts'])} |"
         )
+    return lines
+
+
+def _gates_table(content: dict[str, Any]) -> list[str]:
+    """Each gate beside DAgger that asks at every step, for the tasks of which all seeds are there."""
+    lines = [
+        "Rounds and episodes as above, beside DAgger that asks at every step. Labels are a share of those it asked "
+        "for, driven is the share of steps that the expert drove; the lower bound is that of a 95 % interval of the "
+        "difference, a bootstrap over seeds and starts.",
+        "",
+        "| task | gate | success | difference | lower bound | labels | context switches | driven | success with help |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for task, gates in summary(content)["gates"].items():
+        for name, row in gates.items():
+            lines.append(
+                f"| {task} | {name} | {percent(row['success'])} | {100 * row['difference']:+.1f} | "
+                f"{100 * row['lower_bound']:+.1f} | {percent(row['share_of_daggers_labels'])} | "
+                f"{row['context_switches']:,} | {percent(row['intervention_rate'])} | "
+                f"{percent(row['success_with_help'])} |"
+            )
     return lines
 
 

@@ -83,6 +83,8 @@ def advise(diagnosis: Diagnosis, situation: Situation) -> Advice:
             "nobody can be asked, but a reward and a simulator can be tried against: reinforcement learning from the "
             "demonstrations goes beyond them",
             "it clones them first; the clone alone is in the run's clone/, to see what the reward has added",
+            "the exploration that the clone bears differs from task to task: try --deviation-factor 0.03 to 0.06; and "
+            "where the clone is good already, --update-arg step_size=0.03 --update-arg last_step_size=0.01",
         ]
         command = f"understudy finetune --env {world} --demos {data} --out runs/dapg"
         return Advice("dapg", None, (20, 50), tuple(reasons), (command,))
