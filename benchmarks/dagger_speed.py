@@ -152,7 +152,7 @@ def beside(who: str, interpreter: str, seed: int) -> dict[str, float]:
     from versus_imitation import Imitated
 
     from understudy.evaluate import agent_for
-    from understudy.inference import load_predictor
+    from understudy.loading import load_predictor
 
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as name:

@@ -39,7 +39,7 @@ def new_policy(name: str) -> Any:
 
 def measure(folder: Path) -> dict[str, float]:
     from understudy.execution import PolicyAgent
-    from understudy.inference import load_predictor
+    from understudy.loading import load_predictor
 
     assert "torch" not in sys.modules
     agent = PolicyAgent(load_predictor(folder))

@@ -8,7 +8,7 @@ from tests.hostile_files import Watch, rows
 from tests.policies.test_policies import POLICIES, feedforward
 from understudy.checkpoint import load, save
 from understudy.errors import PolicyError
-from understudy.inference import load_predictor
+from understudy.loading import load_predictor
 
 GOLDEN = os.path.join(os.path.dirname(__file__), "golden")
 

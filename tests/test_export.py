@@ -18,7 +18,7 @@ from understudy.errors import ConfigError, MissingDependency, PolicyError, SpecM
 from understudy.evaluate import evaluate
 from understudy.execution import PolicyAgent
 from understudy.export import LARGEST_DIFFERENCE, export
-from understudy.inference import load_predictor
+from understudy.loading import load_predictor
 from understudy.policy_file import weights_of
 from understudy.spec import Channel, Spec
 

@@ -13,7 +13,7 @@ from tests.hostile_files import Watch, rows
 from tests.policies.test_policies import POLICIES, feedforward
 from understudy.checkpoint import load
 from understudy.errors import PolicyError, UnderstudyError
-from understudy.inference import load_predictor
+from understudy.loading import load_predictor
 from understudy.onnx_file import checksum, read_onnx, to_onnx
 from understudy.onnx_messages import contents
 from understudy.policy_file import description_of, weights_of

@@ -16,7 +16,8 @@ from understudy.durable import make_folder, write_file
 from understudy.episode import SUCCESS
 from understudy.errors import ConfigError
 from understudy.evaluate import Evaluation, agent_for, compare, evaluate
-from understudy.inference import FeedForwardConfig, load_predictor
+from understudy.inference import FeedForwardConfig
+from understudy.loading import load_predictor
 from understudy.presets import DEFAULT, PRESETS, Preset
 from understudy.recipe import DAGGER_RECIPE, DAGGER_SHAPE, DAggerConfig, TrainConfig
 from understudy.report import StudyPoint, write_run_report

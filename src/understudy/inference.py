@@ -1,8 +1,7 @@
 """Policies as plain numpy: all that a robot's computer needs to run one, without torch.
 
 A policy for execution is a pure function `predict(observations (history, D)) -> (H, A)` in physical units, beside its
-`spec`, `history` and `horizon`. `load_predictor` reads one from its folder; a trained policy gives one with
-`for_execution()`.
+`spec`, `history` and `horizon`. `loading.load_predictor` reads one; a trained policy gives one with `for_execution()`.
 """
 
 from __future__ import annotations
@@ -11,14 +10,13 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from understudy.errors import ConfigError, PolicyError, require_within
-from understudy.policy_file import PolicyFile, read_policy, require_array
+from understudy.policy_file import PolicyFile, require_array
 from understudy.spec import Spec
 
 ACTIVATIONS = ("relu", "tanh")
@@ -262,23 +260,6 @@ def _stacked(
     """One layer of all members: weights (members, out, in) and biases (members, out)."""
     weights = np.stack([require_array(member, f"{name}.weight", (outputs, inputs)) for member in members])
     return weights, np.stack([require_array(member, f"{name}.bias", (outputs,)) for member in members])
-
-
-def load_predictor(path: Path | str) -> Predictor:
-    """The policy in a policy folder, a run or an exported `.onnx`, ready for execution, without torch.
-
-    Raises:
-        PolicyError: there is no policy, or one that is damaged or of an unknown kind.
-        MissingDependency: an `.onnx` needs onnxruntime, which is not installed.
-    """
-    from understudy.onnx_file import is_onnx  # it builds graphs from what this module knows
-
-    if is_onnx(path):
-        from understudy.onnx_predictor import OnnxPredictor
-
-        return OnnxPredictor.open(path)
-    file, arrays = read_policy(path)
-    return predictor(file, arrays)
 
 
 def predictor(file: PolicyFile, arrays: Mapping[str, NDArray[np.float32]]) -> Predictor:

@@ -12,7 +12,8 @@ from tests.onpolicy.reach import CLONED, SHAPE, ReachWorld, clone, demonstration
 from understudy.checkpoint import load, save
 from understudy.errors import ConfigError, PolicyError
 from understudy.execution import PolicyAgent
-from understudy.inference import FeedForwardConfig, load_predictor
+from understudy.inference import FeedForwardConfig
+from understudy.loading import load_predictor
 from understudy.onpolicy.actor import Actor, own_log_deviation
 from understudy.policies import Ensemble, FeedForward
 from understudy.recipe import TrainConfig

@@ -135,7 +135,7 @@ def expert_for(env: gym.Env[Any, Any], name: str) -> Expert:
     if name.endswith(".npz"):
         return MLPExpert(name, spec_of(env))
     if name and (Path(name).is_dir() or name.endswith(".onnx")):
-        from understudy.inference import load_predictor
+        from understudy.loading import load_predictor
 
         return PolicyExpert(load_predictor(name), spec_of(env))
     raise ConfigError(
