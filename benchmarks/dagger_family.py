@@ -257,8 +257,9 @@ def gates_of(cells: dict[str, Any], task: str) -> dict[str, Any]:
         }
     safe, lazy = table(cells, task, "safe"), table(cells, task, "lazy")
     if "safe" in found and safe is not None and "lazy" in found and lazy is not None:
+        switches = found["safe"]["context_switches"]
         found["lazy"]["beside_safe"] = {
-            "switches": found["lazy"]["context_switches"] / max(1, found["safe"]["context_switches"]),
+            "switches": found["lazy"]["context_switches"] / switches if switches else None,
             "difference": (lazy - safe).mean(),
             "lower_bound": float(np.quantile(bootstrap(lazy - safe), 0.025)),
         }

@@ -314,10 +314,14 @@ def lazy_beside_safe(content: dict[str, Any]) -> Reading:
         if "beside_safe" in gates.get("lazy", {})
     }
     told = [
-        f"{task}: {percent(1 - row['switches'])} fewer, success {100 * row['difference']:+.1f} points"
+        f"{task}: neither called the expert"
+        if row["switches"] is None
+        else f"{task}: {percent(1 - row['switches'])} fewer, success {100 * row['difference']:+.1f} points"
         for task, row in rows.items()
     ]
-    met = len(rows) == 4 and all(row["switches"] <= 0.4 and row["lower_bound"] >= -0.05 for row in rows.values())
+    met = len(rows) == 4 and all(
+        row["switches"] is not None and row["switches"] <= 0.4 and row["lower_bound"] >= -0.05 for row in rows.values()
+    )
     return _of_tasks(told, met)
 
 
@@ -685,7 +689,12 @@ FIGURES = (
         "dagger_family",
         lazy_beside_safe,
     ),
-    Figure("ThriftyDAgger: share of steps that the expert drives", "budget +- 20 %", "dagger_family", thrifty_budget),
+    Figure(
+        "ThriftyDAgger: takeovers for each step that the policy drives",
+        "budget +- 20 %",
+        "dagger_family",
+        thrifty_budget,
+    ),
     Figure("ThriftyDAgger: success with help", ">= the expert's own - 1 point", "dagger_family", thrifty_help),
     Figure(
         "Door, 25 human demonstrations and 200,000 steps: mean success of the training seeds x 100 starts",
@@ -917,10 +926,10 @@ def _gates_table(content: dict[str, Any]) -> list[str]:
     """Each gate beside DAgger that asks at every step, for the tasks of which all seeds are there."""
     lines = [
         "Rounds and episodes as above, beside DAgger that asks at every step. Labels are a share of those it asked "
-        "for, driven is the share of steps that the expert drove; the lower bound is that of a 95 % interval of the "
-        "difference, a bootstrap over seeds and starts.",
+        "for; the lower bound is that of a 95 % interval of the difference, a bootstrap over seeds and starts. "
+        "Takeovers are counted for each step that the policy drove.",
         "",
-        "| task | gate | success | difference | lower bound | labels | context switches | driven | success with help |",
+        "| task | gate | success | difference | lower bound | labels | switches | takeovers | success with help |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for task, gates in summary(content)["gates"].items():
