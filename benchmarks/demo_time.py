@@ -6,6 +6,7 @@ The clone is of what is committed. Each command is the README's own; the set-up 
 from __future__ import annotations
 
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,7 +18,9 @@ REPOSITORY = Path(__file__).parents[1]
 
 def seconds(command: list[str], folder: Path) -> float:
     began = time.perf_counter()
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stdout[-5000:]}")
     return time.perf_counter() - began
 
 
