@@ -126,11 +126,15 @@ def _no_ctrl_c_lost() -> Iterator[None]:
 
     def again(unraisable: sys.UnraisableHookArgs) -> None:
         if unraisable.exc_type is KeyboardInterrupt:
-            threading.Timer(_SOON_S, press).start()  # at once would be inside of this hook
+            leaving = threading.Event()  # pressed inside of this hook, it would be lost once more
+            threading.Thread(target=press, args=(leaving,)).start()
+            leaving.set()
         else:
             before(unraisable)
 
-    def press() -> None:
+    def press(leaving: threading.Event) -> None:
+        leaving.wait()
+        time.sleep(_SOON_S)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # which also ends a wait
 
     sys.unraisablehook = again
