@@ -29,11 +29,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         clone = Path(name) / "understudy"
         subprocess.run(["git", "clone", "-q", str(REPOSITORY), str(clone)], check=True)
-        summary = {
-            f"{part}_seconds": results.cell(f"make {part}", lambda part=part: seconds(["make", part], clone))
-            for part in ("setup", "demo", "test")
-        }
-    results.write(**summary)
+        summary = {}
+        for part in ("setup", "demo", "test"):
+            took = results.cell(f"make {part}", lambda part=part: seconds(["make", part], clone))
+            results.write(**(summary := {**summary, f"{part}_seconds": took}))
 
 
 if __name__ == "__main__":

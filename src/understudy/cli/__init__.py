@@ -32,7 +32,7 @@ from understudy.errors import ConfigError, UnderstudyError, require_within
 from understudy.recipe import LARGEST_SEED
 from understudy.workers import MOST_WORKERS
 
-_SOON_S = 0.01
+_SOON_S = 0.05
 _ABOUT = "Teach a robot by example: record demonstrations, clone them, measure the policy honestly."
 
 
