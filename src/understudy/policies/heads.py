@@ -12,7 +12,7 @@ from understudy.inference import MIXTURE_COMPONENTS, SMALLEST_LOG_DEVIATION
 
 
 class Head(nn.Module, ABC):
-    """A distribution over scaled action chunks (B, H * A), described by the network's last layer (B, `head_size`)."""
+    """A distribution over scaled action chunks (B, H * A), described by a network's `last_layer_size` numbers."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
