@@ -2,8 +2,8 @@
 
 Each task has its own number of demonstrations to begin with, of episodes a round and its own head, chosen on other
 starts (from 540000) so that cloning with all labels stays below 80 % (hammer does not: its second demonstration is
-enough); cloning has the same network, the same recipe and as many labels. The other gates, with their defaults, stand beside "dagger-all", the same DAgger asking at every step. Cells
-run in two processes, and a stopped run continues.
+enough); cloning has the same network, the same recipe and as many labels. The other gates, with their defaults, stand
+beside "dagger-all", the same DAgger asking at every step. Cells run in two processes, and a stopped run continues.
 """
 
 from __future__ import annotations

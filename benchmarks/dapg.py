@@ -27,8 +27,7 @@ from understudy.dataset.record import record
 from understudy.evaluate import Evaluation, evaluate, wilson_interval
 from understudy.onpolicy import clone_for, finetune, starts_for, term_for, update_for
 from understudy.policies import FeedForward, Policy
-from understudy.presets import PRESETS, Preset
-from understudy.recipe import DAGGER_RECIPE, DAGGER_SHAPE
+from understudy.presets import PICK_PLACE, PRESETS, Preset
 from understudy.sim.experts import expert_for
 from understudy.spec import spec_of
 from understudy.worlds import make_env
@@ -121,12 +120,8 @@ def learn(task: str, start: Policy, demos: Dataset | None, preset: Preset, seed:
 
 def chosen(task: str) -> Preset:
     """The preset of the bold column, with what was chosen for a task: options of `finetune`, all of it."""
-    preset = PRESETS[BOLD]
-    preset = replace(preset, finetune=replace(preset.finetune, deviation_factor=DEVIATION[task]))
-    if task != "pick_place":
-        return preset
-    steps = {**preset.update_options, "step_size": 0.03, "last_step_size": 0.01}
-    return replace(preset, clone=DAGGER_RECIPE, shape=DAGGER_SHAPE, update_options=steps)
+    preset = PICK_PLACE if task == "pick_place" else PRESETS[BOLD]
+    return replace(preset, finetune=replace(preset.finetune, deviation_factor=DEVIATION[task]))
 
 
 def ours(task: str, seed: int, steps: int = 200_000) -> dict[str, Any]:

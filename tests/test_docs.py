@@ -4,6 +4,7 @@ import re
 import runpy
 import shlex
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,9 @@ def test_the_demo_tells_its_story(folder, monkeypatch, capsys):
     monkeypatch.setattr(demo, "TrainConfig", lambda **options: config(**options, steps=20, measure_every=20))
     monkeypatch.setattr(demo, "DEMONSTRATIONS", (2, 3))
     monkeypatch.setattr(demo, "STARTS", 1)
-    monkeypatch.setattr(demo, "DAGGER_RECIPE", config(steps=20, measure_every=20, lead=0))
+    quick = config(steps=20, measure_every=20, lead=0)
+    monkeypatch.setattr(demo, "DAGGER_RECIPE", quick)
+    monkeypatch.setattr(demo, "PICK_PLACE", replace(demo.PICK_PLACE, clone=quick))
     monkeypatch.setattr(demo, "EPISODES", 1)
     monkeypatch.setattr(demo, "IMPERFECT", 2)
     monkeypatch.setattr(demo, "STEPS", 20_000)

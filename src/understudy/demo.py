@@ -18,7 +18,7 @@ from understudy.errors import ConfigError
 from understudy.evaluate import Evaluation, agent_for, compare, evaluate
 from understudy.inference import FeedForwardConfig
 from understudy.loading import load_predictor
-from understudy.presets import DEFAULT, PRESETS, Preset
+from understudy.presets import PICK_PLACE
 from understudy.recipe import DAGGER_RECIPE, DAGGER_SHAPE, DAggerConfig, TrainConfig
 from understudy.report import StudyPoint, write_run_report
 from understudy.report.films import film_evaluation
@@ -204,7 +204,7 @@ def _practise(
     """The clone of imperfect demonstrations, and what reinforcement learning makes of it."""
     from understudy.onpolicy import clone_for, finetune, update_for
 
-    preset, before, after = _preset(seed), out / "bc-trembling", out / "practised"
+    preset, before, after = PICK_PLACE, out / "bc-trembling", out / "practised"
     demonstrations = _record(out / "data-trembling", TREMBLING, IMPERFECT, progress)
     progress.start("training on what trembles", preset.clone.steps)
     clone = clone_for(
@@ -212,12 +212,12 @@ def _practise(
     )
     imperfect = _measure(before, workers, progress)
     say(f"   the clone: {imperfect}")
-    progress.start("practising", preset.finetune.steps)
+    progress.start("practising", STEPS)
     for log in finetune(
         clone,
         partial(make_env, WORLD, reward="shaped"),
         update_for(preset.update, preset.update_options),
-        config=preset.finetune,
+        config=replace(preset.finetune, steps=STEPS, seed=seed),
         workers=workers,
         run=after,
         resume=True,
@@ -225,18 +225,6 @@ def _practise(
         progress.at(log.step)
     say(f"   {log}")
     return imperfect, _measure(after, workers, progress)
-
-
-def _preset(seed: int) -> Preset:
-    """The default preset with the recipe of DAgger for the clone, and small steps, since the clone is good already."""
-    preset = PRESETS[DEFAULT]
-    return replace(
-        preset,
-        shape=DAGGER_SHAPE,
-        clone=DAGGER_RECIPE,
-        update_options={**preset.update_options, "step_size": 0.03, "last_step_size": 0.01},
-        finetune=replace(preset.finetune, steps=STEPS, seed=seed),
-    )
 
 
 def _measure(run: Path, workers: int, progress: Bar) -> Evaluation:

@@ -9,7 +9,7 @@ from typing import Any
 
 from understudy.errors import ConfigError, require_within
 from understudy.inference import MOST_MEMBERS, FeedForwardConfig
-from understudy.recipe import FinetuneConfig, TrainConfig
+from understudy.recipe import DAGGER_RECIPE, DAGGER_SHAPE, FinetuneConfig, TrainConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,15 @@ _RESIDUAL = Preset(
         value_weight_decay=0.0,
         value_targets="gae",
     ),
+)
+
+# Of `understudy demo` and its benchmark: larger steps from a clone that is good already are a random walk.
+PICK_PLACE = replace(
+    _RESIDUAL,
+    about="the residual with small steps, from a clone of few clean demonstrations",
+    shape=DAGGER_SHAPE,
+    clone=DAGGER_RECIPE,
+    update_options={**_RESIDUAL.update_options, "step_size": 0.03, "last_step_size": 0.01},
 )
 
 _SCRATCH = Preset(

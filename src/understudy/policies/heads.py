@@ -12,7 +12,7 @@ from understudy.inference import MIXTURE_COMPONENTS, SMALLEST_LOG_DEVIATION
 
 
 class Head(nn.Module, ABC):
-    """A distribution over scaled action chunks (B, H * A), described by a network's `last_layer_size` numbers."""
+    """A distribution over scaled action chunks (B, H * A), described by the `last_layer_size` numbers of a network."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
