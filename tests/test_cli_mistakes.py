@@ -22,6 +22,7 @@ from understudy.errors import StorageError
 WORLDS = """
 import warnings
 import gymnasium as gym
+from dataclasses import replace
 import numpy as np
 
 class Script:
@@ -381,7 +382,9 @@ def test_the_demo_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(demo, "TrainConfig", lambda **options: config(**options, steps=20, measure_every=20))
     monkeypatch.setattr(demo, "DEMONSTRATIONS", (2, 3))
     monkeypatch.setattr(demo, "STARTS", 1)
-    monkeypatch.setattr(demo, "DAGGER_RECIPE", config(steps=20, measure_every=20, lead=0))
+    quick = config(steps=20, measure_every=20, lead=0)
+    monkeypatch.setattr(demo, "DAGGER_RECIPE", quick)
+    monkeypatch.setattr(demo, "PICK_PLACE", replace(demo.PICK_PLACE, clone=quick))
     monkeypatch.setattr(demo, "EPISODES", 1)
     monkeypatch.setattr(demo, "IMPERFECT", 2)
     monkeypatch.setattr(demo, "STEPS", 20_000)
