@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
