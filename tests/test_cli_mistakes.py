@@ -23,7 +23,6 @@ from understudy.errors import StorageError
 WORLDS = """
 import warnings
 import gymnasium as gym
-from dataclasses import replace
 import numpy as np
 
 class Script:
