@@ -81,6 +81,7 @@ _PAPER = Preset(
         least_deviation=math.exp(-3),
         judge_episodes=25,
         best_window=1,
+        value_inputs="raw",
         value_hidden=(128, 128),
         value_epochs=2,
         value_batch=64,

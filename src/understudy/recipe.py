@@ -136,6 +136,8 @@ class FinetuneConfig:
             distribution and as its mean, and the mean of the average. 0 deploys the mean of the best without a trial.
         average: decay from batch to batch, in [0, 1), of an average of the weights that is a candidate; 0 for none.
         best_window: batches whose mean success says which policy was the best.
+        value_inputs: what the value network sees of an observation: `scaled`, deviations cut to +- 10; or `raw`, its
+            own units cut to +- 10 and divided by 10, which leaves little of it beside the time.
         value_hidden: sizes of the value network's hidden layers.
         value_epochs: over each batch.
         value_first_epochs: over the first batch, before its advantages are computed; 0 for none.
@@ -166,6 +168,7 @@ class FinetuneConfig:
     judge_episodes: int = 10
     average: float = 0.0
     best_window: int = 3
+    value_inputs: str = "scaled"
     value_hidden: tuple[int, ...] = (128, 128)
     value_epochs: int = 2
     value_first_epochs: int = 20
@@ -190,6 +193,7 @@ class FinetuneConfig:
             _require(0 <= getattr(self, name) < 1, self, name, "0 or more and below 1")
         _require(self.tune in ("all", "residual"), self, "tune", "all or residual")
         _require(self.deviation in DEVIATIONS, self, "deviation", ", ".join(DEVIATIONS))
+        _require(self.value_inputs in ("scaled", "raw"), self, "value_inputs", "scaled or raw")
         _require(self.value_targets in ("returns", "gae"), self, "value_targets", "returns or gae")
         for name in ("deviation_factor", "least_deviation", "value_learning_rate"):
             _require(0 < getattr(self, name) < math.inf, self, name, "above 0")

@@ -173,6 +173,21 @@ def test_more_caution_calls_more_often(demos, short_lessons):
     assert shares[0] < shares[1] < shares[2]
 
 
+def test_without_a_tau_the_share_that_is_asked_for_is_unsafe(demos, short_lessons):
+    """However good the policy is on what it has learnt: where it is at its worst counts as unsafe."""
+    nearly = Drives(lambda observations: expert_like(observations) * (1 - 1e-3 * np.abs(observations[:, :1])))
+    gate, shares = SafeGate(), []
+    for share in (0.1, 0.5):
+        gate.unsafe = share
+        gate.fit(demos, nearly)
+        shares.append(together(driven(gate, nearly, demos, fit=False)[0], "driver").mean())
+    assert 0 < shares[0] < shares[1] < 1
+    lazy = LazyGate(unsafe=0.5)
+    lazy.fit(demos, nearly)
+    assert lazy(tick_of(0.9)), "far from the expert, who drives: the limit for handing back follows the fitted tau"
+    assert not lazy(tick_of(0.0))
+
+
 def crossing(observations):
     """Right, but for narrow stripes in which it stands still."""
     stripes = np.floor(np.hypot(*observations.T) / 0.12) % 2 == 0
@@ -185,7 +200,7 @@ def test_lazy_switches_less_often_than_safe_on_the_same_task(demos):
     policy = Drives(lambda observations: 0.85 * crossing(observations))
     for gate in (SafeGate(tau=0.5), LazyGate(tau=0.5, tau_back=0.05)):
         gate.fit = lambda dataset, policy: None
-        gate._unsafe = lambda observation, proposal: float(np.abs(proposal).max() < 1e-6)
+        gate._is_unsafe = lambda observation, proposal: float(np.abs(proposal).max() < 1e-6)
         switches[type(gate)] = entry_of(driven(gate, policy, demos)[0], 10.0).context_switches
     assert switches[LazyGate] < switches[SafeGate] / 2
 
@@ -213,11 +228,11 @@ def tick_of(deviation, driver=Driver.EXPERT, *, risk=None):
 )
 def test_the_lazy_expert_stays_until_the_deviation_is_below_tau_back(tau_back, limit):
     gate = LazyGate(tau=0.2, tau_back=tau_back)
-    gate._unsafe = lambda observation, proposal: 0.0  # once the expert drives, the classifier has no say
+    gate._is_unsafe = lambda observation, proposal: 0.0  # once the expert drives, the classifier has no say
     assert gate(tick_of(limit * 1.01))
     assert not gate(tick_of(limit * 0.99))
     assert not gate(tick_of(0.9, Driver.POLICY))
-    gate._unsafe = lambda observation, proposal: 1.0
+    gate._is_unsafe = lambda observation, proposal: 1.0
     assert gate(tick_of(0.0, Driver.POLICY))
 
 
@@ -399,7 +414,7 @@ def test_gates_have_the_names_that_users_type():
     [
         ("wise", {}, "no gate is called 'wise'; accepted: dagger, safe, lazy, hg, thrifty, ensemble"),
         ("hg", {"tau": 0.1}, "the gate hg has no option tau; it has none"),
-        ("safe", {"chi": 0.1}, "the gate safe has no option chi; it has tau, caution, seed"),
+        ("safe", {"chi": 0.1}, "the gate safe has no option chi; it has tau, unsafe, caution, seed"),
         ("safe", {"_unsafe": None}, "the gate safe has no option _unsafe"),
         ("dagger", {"schedule": "slow"}, "schedule is slow; accepted: indicator, constant, linear, exponential"),
         ("dagger", {"schedule": 3}, "schedule is 3; accepted: text"),

@@ -9,7 +9,15 @@ from tests.interactive.points import Drives, PointWorld, demonstrations, expert_
 from understudy.dataset import Dataset
 from understudy.episode import Episode
 from understudy.errors import DataError, PolicyError
-from understudy.interactive.risk import Score, _network, learn_deviation, learn_success, member_proposals, proposals
+from understudy.interactive.risk import (
+    Score,
+    _network,
+    labelled_steps,
+    learn_deviation,
+    learn_success,
+    member_proposals,
+    proposals,
+)
 from understudy.rollout import rollout
 from understudy.spec import spec_of
 
@@ -26,6 +34,10 @@ def fresh_points(count=2000):
     return np.stack([distance * np.cos(angle), distance * np.sin(angle)], 1).astype(np.float32)
 
 
+def learn_unsafe(dataset, policy, tau, *, seed):
+    return learn_deviation(labelled_steps(dataset, policy), policy, tau, seed=seed)
+
+
 @pytest.fixture
 def demos(tmp_path):
     return demonstrations(tmp_path / "demos", 20)
@@ -33,7 +45,7 @@ def demos(tmp_path):
 
 def test_the_classifier_knows_the_half_of_the_space_in_which_the_policy_is_wrong(demos, short_lessons):
     policy = Drives(half_wrong)
-    unsafe = learn_deviation(demos, policy, 0.2, seed=0)
+    unsafe = learn_unsafe(demos, policy, 0.2, seed=0)
     points = fresh_points()
     judged = unsafe.each(points, half_wrong(points)[0]) > 0.5
     assert np.mean(judged == (points[:, 0] < 0)) > 0.9
@@ -42,7 +54,7 @@ def test_the_classifier_knows_the_half_of_the_space_in_which_the_policy_is_wrong
 def test_the_classifier_does_not_see_the_expert(demos, short_lessons):
     """It judges the place and the proposal: a proposal that is wrong on the safe side is not its business."""
     policy = Drives(lambda observations: half_wrong(observations) * 0)  # always the same proposal
-    unsafe = learn_deviation(demos, policy, 0.9, seed=0)
+    unsafe = learn_unsafe(demos, policy, 0.9, seed=0)
     assert np.ptp(unsafe.each(fresh_points(), np.zeros((2000, 2), np.float32))) < 0.2
 
 
@@ -55,7 +67,7 @@ def test_rare_unsafe_steps_are_not_drowned_by_the_safe_ones(demos, share, short_
         best = expert_like(observations)
         return best - 0.5 * np.sign(best) * (observations[:, :1] < edge)
 
-    unsafe = learn_deviation(demos, Drives(act), 0.2, seed=0)
+    unsafe = learn_unsafe(demos, Drives(act), 0.2, seed=0)
     inside = np.concatenate([episode.observations[:-1] for episode in demos])
     inside = inside[inside[:, 0] < edge]
     assert np.mean(unsafe.each(inside, act(inside)[0]) > 0.5) > 0.9
@@ -69,11 +81,11 @@ def test_a_step_without_a_label_teaches_nothing(tmp_path, demos, short_lessons):
             drove = np.zeros(len(episode), np.int8)
             mixed.append(replace(episode, actions=-episode.actions, driver=drove, labelled=drove.astype(bool)))
     policy, points = Drives(half_wrong), fresh_points()
-    unsafe = learn_deviation(mixed, policy, 0.2, seed=0)
+    unsafe = learn_unsafe(mixed, policy, 0.2, seed=0)
     assert np.mean((unsafe.each(points, half_wrong(points)[0]) > 0.5) == (points[:, 0] < 0)) > 0.9
 
 
-@pytest.mark.parametrize("learn", [learn_deviation, learn_success])
+@pytest.mark.parametrize("learn", [learn_unsafe, learn_success])
 def test_the_same_seed_learns_the_same_bytes_and_draws_nothing_from_others(demos, learn, short_lessons):
     points, policy = fresh_points(50), Drives(half_wrong)
     torch.manual_seed(0)
@@ -159,13 +171,13 @@ def test_nothing_is_learnt_from_nothing_in_one_line(tmp_path):
     policy, spec = Drives(half_wrong), spec_of(PointWorld())
     empty = Dataset.create(tmp_path / "empty", spec)
     with pytest.raises(DataError, match="no step has a label"):
-        learn_deviation(empty, policy, 0.2, seed=0)
+        learn_unsafe(empty, policy, 0.2, seed=0)
     with pytest.raises(DataError, match="no episode"):
         learn_success(empty, policy, 0.9, seed=0)
     with Dataset.create(tmp_path / "unasked", spec) as unasked:
         unasked.append(Episode(fresh_points(8), np.zeros((7, 2)), driver=np.zeros(7)))
     with pytest.raises(DataError, match="no step has a label"):
-        learn_deviation(unasked, policy, 0.2, seed=0)
+        learn_unsafe(unasked, policy, 0.2, seed=0)
     # Nobody judged that episode, which makes it neither a success nor a failure.
     with pytest.raises(DataError, match="no episode says whether it succeeded"):
         learn_success(unasked, policy, 0.9, seed=0)
@@ -173,7 +185,7 @@ def test_nothing_is_learnt_from_nothing_in_one_line(tmp_path):
 
 def test_a_policy_that_was_never_trained_has_no_risk(demos):
     with pytest.raises(PolicyError, match="never trained"):
-        learn_deviation(demos, shape(), 0.2, seed=0)
+        learn_unsafe(demos, shape(), 0.2, seed=0)
     with pytest.raises(PolicyError, match="never trained"):
         learn_success(demos, shape(), 0.9, seed=0)
 

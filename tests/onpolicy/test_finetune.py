@@ -571,6 +571,7 @@ def test_a_checkpoint_of_another_network_is_refused(start, demos, tmp_path):
         ({"average": 1.0}, "average is 1.0; accepted: 0 or more and below 1"),
         ({"tune": "bias"}, "tune is 'bias'; accepted: all or residual"),
         ({"correlation": 1}, "correlation is 1; accepted: 0 or more and below 1"),
+        ({"value_inputs": "none"}, "value_inputs is 'none'; accepted: scaled or raw"),
         ({"value_targets": "td"}, "value_targets is 'td'; accepted: returns or gae"),
         ({"value_hidden": ()}, "value_hidden is (); accepted: one or more sizes above 0"),
         ({"value_clip": 0.0}, "value_clip is 0.0; accepted: above 0"),

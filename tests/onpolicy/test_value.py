@@ -74,6 +74,12 @@ def test_a_state_far_outside_is_cut_before_it_drowns_the_others():
     assert features.abs().max() == 10
 
 
+def test_raw_inputs_are_a_tenth_of_their_own_units():
+    seen = np.array([[3.0, -400.0]] * 3)
+    (features,) = made(replace(CONFIG, value_inputs="raw")).features([Episode(seen, np.zeros((2, 1)))], None)
+    np.testing.assert_allclose(features[:, :2], [[0.3, -1.0]] * 3, rtol=1e-6)
+
+
 def test_clipping_the_value_limits_how_far_a_batch_moves_it():
     features, targets = some()
     moved = {}

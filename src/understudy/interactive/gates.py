@@ -20,7 +20,7 @@ from understudy.episode import Episode
 from understudy.errors import ConfigError, require_options
 from understudy.inference import Predictor
 from understudy.interactive.ledger import takeovers
-from understudy.interactive.risk import Score, learn_deviation, learn_success, member_proposals
+from understudy.interactive.risk import Score, labelled_steps, learn_deviation, learn_success, member_proposals
 from understudy.interactive.tick import Gate, Measure, Tick, measure_for
 from understudy.policies import Policy
 
@@ -89,7 +89,9 @@ class SafeGate(Gate):
     and the proposal, not the expert, so a step that it finds safe costs no label.
 
     Args:
-        tau: deviation above which a step is unsafe, in half-ranges.
+        tau: deviation above which a step is unsafe, in half-ranges; the one that the share `unsafe` of the labelled
+            steps exceeds where not given, in each round anew.
+        unsafe: that share, between 0 and 1.
         caution: the expert drives where the probability of "unsafe" is above 1 - caution; 0.5 is the paper's rule.
         seed: of the classifier's training.
 
@@ -98,21 +100,30 @@ class SafeGate(Gate):
     """
 
     name: ClassVar[str] = "safe"
-    tau: float = 0.1
+    tau: float | None = None
+    unsafe: float = 0.2
     caution: float = 0.5
     seed: int = 0
-    _unsafe: Score | None = field(default=None, init=False, repr=False)
+    _is_unsafe: Score | None = field(default=None, init=False, repr=False)
+    _tau: float = field(default=0.0, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        _require(0 < self.tau < np.inf, "tau", self.tau, "above 0, in half-ranges of the actions")
-        _require(0 < self.caution < 1, "caution", self.caution, "between 0 and 1")
+        accepted = "above 0, in half-ranges of the actions"
+        _require(self.tau is None or 0 < self.tau < np.inf, "tau", self.tau, accepted)
+        for name in ("unsafe", "caution"):
+            value = getattr(self, name)
+            _require(0 < value < 1, name, value, "between 0 and 1")
+        self._tau = self.tau or 0.0
 
     def fit(self, dataset: Dataset, policy: Policy) -> None:
-        self._unsafe = learn_deviation(dataset, policy, self.tau, seed=self.seed)
+        steps = labelled_steps(dataset, policy)
+        if self.tau is None:
+            self._tau = float(np.quantile(steps.deviation, 1 - self.unsafe))
+        self._is_unsafe = learn_deviation(steps, policy, self._tau, seed=self.seed)
 
     def __call__(self, tick: Tick) -> bool:
-        assert self._unsafe is not None, "fit() comes first"
-        return self._unsafe(tick.observation, tick.proposal) > 1 - self.caution
+        assert self._is_unsafe is not None, "fit() comes first"
+        return self._is_unsafe(tick.observation, tick.proposal) > 1 - self.caution
 
 
 @dataclass
@@ -138,9 +149,8 @@ class LazyGate(SafeGate):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(
-            self.tau_back is None or 0 < self.tau_back <= self.tau, "tau_back", self.tau_back, "above 0, up to tau"
-        )
+        largest = math.inf if self.tau is None else self.tau
+        _require(self.tau_back is None or 0 < self.tau_back <= largest, "tau_back", self.tau_back, "above 0, up to tau")
         _require(0 <= self.noise < np.inf, "noise", self.noise, "0 or more")
 
     @property
@@ -151,7 +161,7 @@ class LazyGate(SafeGate):
         if tick.driver == Driver.POLICY:
             return super().__call__(tick)
         # Differs from Hoque et al. 2021a: not squared, and at agreement the policy drives this step, not the next one.
-        return tick.deviation() >= (self.tau / math.sqrt(10) if self.tau_back is None else self.tau_back)
+        return tick.deviation() >= (self._tau / math.sqrt(10) if self.tau_back is None else self.tau_back)
 
 
 @dataclass

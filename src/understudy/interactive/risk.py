@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -58,33 +59,51 @@ class Score:
         return probability
 
 
-def learn_deviation(dataset: Dataset, policy: Policy, tau: float, *, seed: int) -> Score:
-    """The probability that the policy deviates from the expert by more than `tau`, in half-ranges.
-
-    Learnt from every step with a label, those included that the policy itself was not trained on (its held-out
-    episodes are what SafeDAgger's D_safe is), by logistic regression with both classes of equal weight.
+class LabelledSteps(NamedTuple):
+    """The steps at which the expert said what is right, and what a policy would have done there.
 
     Args:
-        dataset: everything collected so far.
-        policy: trained on it.
-        tau: deviation above which a step is unsafe.
-        seed: of first weights and batches.
+        observations: (N, D).
+        proposals: (N, A) of the policy.
+        deviation: (N,) of the proposals from the labels, in half-ranges.
+    """
+
+    observations: NDArray[np.float32]
+    proposals: NDArray[np.float32]
+    deviation: NDArray[np.float32]
+
+
+def labelled_steps(dataset: Dataset, policy: Policy) -> LabelledSteps:
+    """Every step with a label, those included that the policy was not trained on.
 
     Raises:
         DataError: no step has a label.
     """
     measure, robot = measure_for(policy), policy.for_execution()
-    observations, actions, unsafe = [], [], []
+    parts = []
     for episode in dataset:
         targets, advised = episode.targets()
         proposed = proposals(robot, episode)
-        observations.append(episode.observations[:-1][advised])
-        actions.append(proposed[advised])
-        unsafe.append(measure.deviation(proposed, targets)[advised] > tau)
-    if not sum(map(len, observations)):
+        columns = episode.observations[:-1], proposed, measure.deviation(proposed, targets)
+        parts.append([column[advised] for column in columns])
+    if not any(len(deviation) for *_, deviation in parts):
         raise DataError("no step has a label to learn from; record or label some episodes first")
-    inputs = torch.from_numpy(_scaling(policy)(np.concatenate(observations), np.concatenate(actions)))
-    target = torch.from_numpy(np.concatenate(unsafe).astype(np.float32))
+    return LabelledSteps(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def learn_deviation(steps: LabelledSteps, policy: Policy, tau: float, *, seed: int) -> Score:
+    """The probability that the policy deviates from the expert by more than `tau`, in half-ranges.
+
+    Logistic regression with both classes of equal weight.
+
+    Args:
+        steps: to learn from.
+        policy: whose deviation it is.
+        tau: deviation above which a step is unsafe.
+        seed: of first weights and batches.
+    """
+    inputs = torch.from_numpy(_scaling(policy)(steps.observations, steps.proposals))
+    target = torch.from_numpy((steps.deviation > tau).astype(np.float32))
     # Differs from Zhang & Cho 2017: no data are set aside for the classifier, and the classes weigh the same.
     # Unsafe steps are rare; without weights the classifier would call everything safe.
     share = float(target.mean())

@@ -20,7 +20,7 @@ _INPUT_LIMIT = 10.0
 
 
 class ValueFunction:
-    """A multilayer perceptron from a scaled observation and the time to the discounted return.
+    """A multilayer perceptron from an observation and the time to the discounted return.
 
     The time enters as t / 1000 and its second to fourth power, since in an episode that ends at a fixed step the same
     state is worth less later (the features of the DAPG authors' `mlp_baseline.py`). Returns are learnt in deviations:
@@ -51,11 +51,13 @@ class ValueFunction:
         self, episodes: Sequence[Episode], scale: Callable[[NDArray[np.float32]], NDArray[np.float32]]
     ) -> list[Tensor]:
         """What the network sees of each episode, (T + 1, D + 4); `scale` brings observations to deviations."""
-        features = []
+        raw, features = self._config.value_inputs == "raw", []
         for episode in episodes:
             time = np.arange(len(episode) + 1, dtype=np.float32) / np.float32(_TIME_SCALE)
             powers = np.stack([time**power for power in range(1, _TIME_POWERS + 1)], 1)
-            seen = np.clip(scale(episode.observations), -_INPUT_LIMIT, _INPUT_LIMIT)
+            seen = (episode.observations if raw else scale(episode.observations)).clip(-_INPUT_LIMIT, _INPUT_LIMIT)
+            if raw:
+                seen = seen / np.float32(_INPUT_LIMIT)
             features.append(torch.from_numpy(np.concatenate([seen, powers], 1)))
         return features
 
