@@ -3,7 +3,9 @@
 Each task has its own number of demonstrations to begin with, of episodes a round and its own head, chosen on other
 starts (from 540000) so that cloning with all labels stays below 80 % (hammer does not: its second demonstration is
 enough); cloning has the same network, the same recipe and as many labels. The other gates, with their defaults, stand
-beside "dagger-all", the same DAgger asking at every step. Cells run in two processes, and a stopped run continues.
+beside "dagger-all", DAgger that asks at every step, all with ensembles of three such networks; only what the simulated
+human of HG-DAgger tolerates was chosen for each task, on the same other starts. Cells run in two processes, and a
+stopped run continues.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from understudy.recipe import DAGGER_RECIPE, DAGGER_SHAPE
 SEEDS, STARTS, FIRST_START, MAX_STEPS, ROUNDS = (0, 1, 2), 100, 10_000, 200, 4
 EVALUATED = range(FIRST_START, FIRST_START + STARTS)
 PROCESSES = 2
+MEMBERS = 3  # of the ensembles that the gates are compared with
 DRAWS, ALPHA = 10_000, 0.05
 
 
@@ -123,8 +126,8 @@ def interactive(
         folder = Path(name)
         demos = seeded(env, script, folder / "demos", task.demonstrations, 0, seed)
         shape: us.Policy = us.FeedForward.for_data(demos, task.shape, seed=seed)
-        if gate in ("thrifty", "ensemble"):
-            shape = us.Ensemble.of(shape, 5, seed=seed)
+        if gate != "dagger":
+            shape = us.Ensemble.of(shape, MEMBERS, seed=seed)
         ledger: list[Entry] = []
         progress = []
         for one in us.dagger(env, expert, _gate(task, gate), shape, demos, config, recipe, run=folder / "run"):

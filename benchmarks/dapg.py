@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from common import Results, data
 from imperfect_demos import make
 
@@ -138,6 +139,21 @@ def ours(task: str, seed: int, steps: int = 200_000) -> dict[str, Any]:
     }
 
 
+def longer(task: str, seed: int, steps: int = 2_000_000, every: int = 200_000) -> dict[str, Any]:
+    """The bold column over ten times the steps: success of the batches, and of the mean, after each so many steps."""
+    preset, demos = chosen(task), demonstrations(task)
+    preset = replace(preset, finetune=replace(preset.finetune, steps=steps))
+    began, sampled, curve = time.perf_counter(), [], []
+    for log in tuned(task, clone_for(preset, demos, seed=seed), demos, preset, seed):
+        if log.verdict is not None:
+            break
+        sampled.append(log.numbers["success"])
+        if log.step // every > len(curve):
+            curve.append([log.step, float(np.mean(sampled)), judged(task, log.policy)["success_rate"]])
+            sampled.clear()
+    return {**judged(task, log.policy), "steps": log.step, "seconds": time.perf_counter() - began, "curve": curve}
+
+
 def naive(task: str, seed: int) -> dict[str, Any]:
     """BC, then RL that tunes the clone itself: the bold column with one network instead of a residual on several."""
     preset = replace(chosen(task), members=1)
@@ -188,6 +204,7 @@ def planned() -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     for seed in FEWER_SEEDS:
         yield f"ours pick_place seed {seed}", partial(ours, "pick_place", seed)
         yield f"half door seed {seed}", partial(ours, "door", seed, 100_000)
+    yield "long relocate seed 0", partial(longer, "relocate", 0)
     for seed in FEWER_SEEDS:
         yield f"published door seed {seed}", partial(published, "door", seed)
     for seed in FEWER_SEEDS:
@@ -209,6 +226,7 @@ def summary(cells: dict[str, Any]) -> dict[str, Any]:
         "clone": lambda cell: cell["clone"],
         "naive": lambda cell: cell,
         "alone": lambda cell: cell,
+        "long": lambda cell: cell,
     }
     for column, part in columns.items():
         for task in (*ADROIT, "pick_place"):
