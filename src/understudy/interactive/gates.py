@@ -101,7 +101,7 @@ class SafeGate(Gate):
 
     name: ClassVar[str] = "safe"
     tau: float | None = None
-    unsafe: float = 0.2
+    unsafe: float = 0.3
     caution: float = 0.5
     seed: int = 0
     _is_unsafe: Score | None = field(default=None, init=False, repr=False)
