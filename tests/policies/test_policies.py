@@ -90,9 +90,11 @@ def test_an_ensemble_answers_the_mean_of_its_members():
     torch.testing.assert_close(ensemble.predict_batch(observations), members.mean(0))
 
 
-def test_an_ensemble_of_one_or_of_two_shapes_is_refused():
+def test_an_ensemble_of_one_or_of_two_shapes_or_of_ensembles_is_refused():
     with pytest.raises(ConfigError, match="2 members"):
         Ensemble([feedforward()])
+    with pytest.raises(ConfigError, match="here it is an ensemble itself"):
+        Ensemble.of(Ensemble.of(feedforward(), 2), 2)
     with pytest.raises(ConfigError, match="one shape"):
         Ensemble([feedforward(), feedforward(horizon=2)])
 

@@ -26,7 +26,10 @@ class Ensemble(Policy):
     losses are added, so that each learns as if it were alone. Their disagreement is what several gates measure.
 
     Args:
-        members: at least two policies of one kind, shape and spec.
+        members: at least two policies of one kind, shape and spec; none is an ensemble itself.
+
+    Raises:
+        ConfigError: they are no such policies.
     """
 
     kind = "ensemble"
@@ -35,6 +38,8 @@ class Ensemble(Policy):
         if len(members) < 2:
             raise ConfigError(f"an ensemble has 2 members or more; got {len(members)}")
         first = members[0]
+        if isinstance(first, Ensemble):
+            raise ConfigError("the member of an ensemble is a single policy, and here it is an ensemble itself")
         if any(member.kind != first.kind or member.architecture() != first.architecture() for member in members):
             raise ConfigError("the members of an ensemble have one kind and one shape")
         if any(member.spec != first.spec or not _same_scaling(member, first) for member in members):
