@@ -75,6 +75,7 @@ TASKS = {
 }
 GATES = ("safe", "lazy", "hg", "thrifty")
 GATED_TASKS = ("PickPlace", "relocate", "peg-insert-side", "assembly")
+TOLERATED = {"PickPlace": 0.2, "relocate": 0.1, "peg-insert-side": 0.2, "assembly": 0.2}  # by the simulated human
 
 
 def _gate(task: Task, name: str) -> us.Gate:
@@ -112,18 +113,19 @@ def expert_alone(task: Task) -> str:
 
 
 def interactive(
-    task: Task, gate: str, seed: int, *, with_bc: bool, starts: range = EVALUATED, progress_starts: int = 20
+    name: str, gate: str, seed: int, *, with_bc: bool, starts: range = EVALUATED, progress_starts: int = 20
 ) -> dict[str, Any]:
     """One run of `dagger`; with BC at the same number of labels beside it."""
+    task = TASKS[name]
     env = us.make_env(task.world)
     script = us.sim.expert_for(env, expert_of(task))
-    expert = us.sim.expert_for(env, f"human:{expert_of(task)}") if gate == "hg" else script
+    expert = us.sim.expert_for(env, f"human={TOLERATED[name]}:{expert_of(task)}") if gate == "hg" else script
     recipe = task.recipe(seed)
     config = us.DAggerConfig(
         rounds=ROUNDS, episodes=task.episodes, max_steps=task.longest, progress_starts=progress_starts
     )
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
         demos = seeded(env, script, folder / "demos", task.demonstrations, 0, seed)
         shape: us.Policy = us.FeedForward.for_data(demos, task.shape, seed=seed)
         if gate != "dagger":
@@ -160,7 +162,7 @@ def measure(name: str) -> Any:
     task, gate, *seed = name.split(", ")
     if gate == "expert":
         return expert_alone(TASKS[task])
-    return interactive(TASKS[task], gate, int(seed[0].removeprefix("seed ")), with_bc=gate == "dagger")
+    return interactive(task, gate, int(seed[0].removeprefix("seed ")), with_bc=gate == "dagger")
 
 
 def wanted() -> list[str]:
@@ -282,6 +284,8 @@ def main() -> None:
         shape=asdict(DAGGER_SHAPE),
         recipe=asdict(DAGGER_RECIPE),
         thrifty_budget=us.ThriftyGate().budget,
+        members_beside_gates=MEMBERS,
+        tolerated_by_the_human=TOLERATED,
     )
     missing = [name for name in wanted() if results.asks_for(name)]
     with ProcessPoolExecutor(PROCESSES) as pool:

@@ -43,7 +43,7 @@ def measure(name: str) -> Any:
     number = int(seed.removeprefix("seed "))
     if what == "clones":
         return clones(task, number)
-    return interactive(TASKS[task], what, number, with_bc=True, starts=TUNED, progress_starts=0)
+    return interactive(task, what, number, with_bc=True, starts=TUNED, progress_starts=0)
 
 
 def rate(bits_of_starts: str) -> float:
