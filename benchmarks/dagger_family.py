@@ -20,7 +20,7 @@ import numpy as np
 from common import DATA, Results
 
 import understudy as us
-from understudy.interactive.ledger import Entry, total_of
+from understudy.interactive.ledger import Entry, entry_of, total_of
 from understudy.recipe import DAGGER_RECIPE, DAGGER_SHAPE
 
 SEEDS, STARTS, FIRST_START, MAX_STEPS, ROUNDS = (0, 1, 2), 100, 10_000, 200, 4
@@ -112,6 +112,19 @@ def expert_alone(task: Task) -> str:
     return "".join("1" if one else "0" for one in won)
 
 
+def helped(
+    env: Any, expert: us.Expert, gate: us.Gate, policy: us.Policy, dataset: us.Dataset, starts: range
+) -> dict[str, Any]:
+    """What comes of a finished policy that the gate watches and the expert helps, as ThriftyDAgger is meant to run."""
+    gate.fit(dataset, policy)
+    agent = us.GatedAgent(policy.for_execution(), expert, gate, round=ROUNDS + 1)
+    episodes = []
+    for seed in starts:
+        episodes.append(us.rollout(env, agent, seed=seed, max_steps=MAX_STEPS))
+        gate.adapt(episodes[-1])
+    return entry_of(episodes, dataset.spec.control_hz).to_json()
+
+
 def interactive(
     name: str, gate: str, seed: int, *, with_bc: bool, starts: range = EVALUATED, progress_starts: int = 20
 ) -> dict[str, Any]:
@@ -132,7 +145,8 @@ def interactive(
             shape = us.Ensemble.of(shape, MEMBERS, seed=seed)
         ledger: list[Entry] = []
         progress = []
-        for one in us.dagger(env, expert, _gate(task, gate), shape, demos, config, recipe, run=folder / "run"):
+        decides = _gate(task, gate)
+        for one in us.dagger(env, expert, decides, shape, demos, config, recipe, run=folder / "run"):
             ledger.append(one.entry)
             progress.append(one.evaluation.success_rate if one.evaluation else None)
             policy = one.policy
@@ -142,6 +156,8 @@ def interactive(
             "progress": progress,
             "labels": sum(entry.labels for entry in ledger),
         }
+        if gate == "thrifty":
+            result["helped"] = helped(env, expert, decides, policy, one.dataset, starts)
         if with_bc:
             many = seeded(env, script, folder / "many", 0, result["labels"], seed)
             clone = us.train(us.FeedForward.for_data(many, task.shape, seed=seed), many, recipe)
@@ -260,6 +276,10 @@ def gates_of(cells: dict[str, Any], task: str) -> dict[str, Any]:
             "intervention_rate": total.intervention_rate,
             "success_with_help": total.success_with_help,
         }
+        if gate == "thrifty":
+            at_the_end = total_of(cells[f"{task}, {gate}, seed {seed}"]["helped"] for seed in SEEDS)
+            found[gate]["helped_at_the_end"] = at_the_end.success_with_help
+            found[gate]["interventions_at_the_end"] = at_the_end.intervention_rate
     safe, lazy = table(cells, task, "safe"), table(cells, task, "lazy")
     if "safe" in found and safe is not None and "lazy" in found and lazy is not None:
         switches = found["safe"]["context_switches"]
