@@ -30,6 +30,7 @@ import numpy as np
 
 STEPS, STARTS, FIRST_START, SEEDS = 200_000, 50, 720_000, (0, 1, 2)
 BATCH, GAMMA, LAMBDA = 4_000, 0.995, 0.95
+METHODS = {"trpo": ("TRPO", "NPG"), "ppo": ("PPO", "PPO")}  # theirs, ours
 WORLDS = {"door": ("understudy/AdroitDoor-v0", {}), "pick and place": ("understudy/PickPlace-v0", {"reward": "shaped"})}
 
 
@@ -141,25 +142,37 @@ def main() -> None:
     if not interpreter:
         sys.exit("set SB3_PYTHON to the interpreter of an environment with sb3-contrib; see the top of this file")
     results = Results("versus_sb3", steps=STEPS, seeds=SEEDS, first_start=FIRST_START, starts=STARTS)
-    summary = {}
+    for seed in SEEDS:
+        for world in WORLDS:
+            for method, (one, two) in METHODS.items():
+                results.cell(_theirs(world, one, seed), partial(theirs, interpreter, world, method, seed))
+                results.cell(_ours(world, two, seed), partial(ours, world, method, seed))
+                results.write(**summary(results.cells))
+
+
+def _theirs(world: str, method: str, seed: int) -> str:
+    return f"{world}, {method} of Stable-Baselines3, seed {seed}"
+
+
+def _ours(world: str, method: str, seed: int) -> str:
+    return f"{world}, {method} of Understudy, seed {seed}"
+
+
+def summary(cells: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Return and speed of both, over the seeds that are measured."""
+    told = {}
     for world in WORLDS:
-        for method, (one, two) in {"trpo": ("TRPO", "NPG"), "ppo": ("PPO", "PPO")}.items():
-            pairs = [
-                (
-                    results.cell(
-                        f"{world}, {one} of Stable-Baselines3, seed {seed}",
-                        partial(theirs, interpreter, world, method, seed),
-                    ),
-                    results.cell(f"{world}, {two} of Understudy, seed {seed}", partial(ours, world, method, seed)),
-                )
-                for seed in SEEDS
-            ]
-            summary[f"{world}, {two}"] = {
-                "their_return": statistics.mean(them["mean_return"] for them, _ in pairs),
-                "our_return": statistics.mean(us["mean_return"] for _, us in pairs),
-                "times_as_fast": statistics.median(them["seconds"] / us["seconds"] for them, us in pairs),
-            }
-            results.write(**summary)
+        for one, two in METHODS.values():
+            named = [(_theirs(world, one, seed), _ours(world, two, seed)) for seed in SEEDS]
+            pairs = [(cells[them], cells[us]) for them, us in named if us in cells]
+            if pairs:
+                told[f"{world}, {two}"] = {
+                    "seeds": len(pairs),
+                    "their_return": statistics.mean(them["mean_return"] for them, _ in pairs),
+                    "our_return": statistics.mean(us["mean_return"] for _, us in pairs),
+                    "times_as_fast": statistics.median(them["seconds"] / us["seconds"] for them, us in pairs),
+                }
+    return told
 
 
 if __name__ == "__main__":
