@@ -475,7 +475,7 @@ def return_beside(name: str) -> Callable[[dict[str, Any]], Reading]:
     def read(content: dict[str, Any]) -> Reading:
         found = summary(content)[name]
         text = f"{found['our_return']:.1f} against {found['their_return']:.1f}"
-        return Reading(text, found["our_return"] >= found["their_return"])
+        return Reading(text, found["our_return"] >= found["their_return"], f"{found['seeds']} seeds")
 
     return read
 
