@@ -14,7 +14,7 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from common import DATA, Results
@@ -34,8 +34,8 @@ DRAWS, ALPHA = 10_000, 0.05
 class Task:
     """A world, its expert, the demonstrations to begin with, the episodes of each round, and how they are labelled.
 
-    The policy drives alone and is labelled at a share `ask` of its steps, in episodes no longer than the expert's: what
-    comes after is mostly a policy that is stuck.
+    The expert drives a share `beta` of the steps, and the policy is labelled at a share `ask` of its own, in episodes
+    no longer than the expert's: what comes after is mostly a policy that is stuck.
     """
 
     world: str
@@ -45,6 +45,7 @@ class Task:
     ask: float = 0.15
     longest: int = MAX_STEPS
     head: str = "absolute"
+    beta: float = 0.0
 
     @property
     def shape(self) -> us.FeedForwardConfig:
@@ -60,7 +61,7 @@ def _metaworld(name: str, demonstrations: int, episodes: int, longest: int, *, a
 
 
 TASKS = {
-    "PickPlace": Task("understudy/PickPlace-v0", "scripted", 12, 6),
+    "PickPlace": Task("understudy/PickPlace-v0", "scripted", 12, 3, beta=0.5),
     "relocate": Task("understudy/AdroitRelocate-v0", "adroit_experts/relocate.npz", 5, 3),
     "hammer": Task("understudy/AdroitHammer-v0", "adroit_experts/hammer.npz", 1, 1),
     "fetch-pick-and-place": Task("FetchPickAndPlace-v4", "fetch_experts/FetchPickAndPlace.npz", 30, 8, ask=0.4),
@@ -74,14 +75,27 @@ TASKS = {
     "bin-picking": _metaworld("bin-picking", 8, 8, 140),
 }
 GATES = ("safe", "lazy", "hg", "thrifty")
-GATED_TASKS = ("PickPlace", "relocate", "peg-insert-side", "assembly")
-TOLERATED = {"PickPlace": 0.2, "relocate": 0.1, "peg-insert-side": 0.2, "assembly": 0.2}  # by the simulated human
+
+
+class Gated(NamedTuple):
+    """A task of the gates: the episodes of each round, and what the simulated human tolerates."""
+
+    episodes: int
+    tolerance: float
+
+
+GATED = {
+    "PickPlace": Gated(6, 0.2),
+    "relocate": Gated(3, 0.1),
+    "peg-insert-side": Gated(12, 0.2),
+    "assembly": Gated(5, 0.2),
+}
 
 
 def _gate(task: Task, name: str) -> us.Gate:
-    if name.startswith("dagger"):
-        return us.gate_for("dagger", {"schedule": "indicator", "ask": 1.0 if name == "dagger-all" else task.ask})
-    return us.gate_for(name, {})
+    if name == "dagger":
+        return us.DAggerGate("constant", beta=task.beta, ask=task.ask)
+    return us.DAggerGate("indicator") if name == "dagger-all" else us.gate_for(name)
 
 
 def expert_of(task: Task) -> str:
@@ -132,10 +146,14 @@ def interactive(
     task = TASKS[name]
     env = us.make_env(task.world)
     script = us.sim.expert_for(env, expert_of(task))
-    expert = us.sim.expert_for(env, f"human={TOLERATED[name]}:{expert_of(task)}") if gate == "hg" else script
+    human = f"human={GATED[name].tolerance}:{expert_of(task)}" if gate == "hg" else ""
+    expert = us.sim.expert_for(env, human) if human else script
     recipe = task.recipe(seed)
     config = us.DAggerConfig(
-        rounds=ROUNDS, episodes=task.episodes, max_steps=task.longest, progress_starts=progress_starts
+        rounds=ROUNDS,
+        episodes=task.episodes if gate == "dagger" else GATED[name].episodes,
+        max_steps=task.longest,
+        progress_starts=progress_starts,
     )
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -150,7 +168,7 @@ def interactive(
             ledger.append(one.entry)
             progress.append(one.evaluation.success_rate if one.evaluation else None)
             policy = one.policy
-        result = {
+        result: dict[str, Any] = {
             "success": bits(task.world, policy, starts),
             "ledger": [entry.to_json() for entry in ledger],
             "progress": progress,
@@ -185,9 +203,8 @@ def wanted() -> list[str]:
     """The names of all cells, the most telling first."""
     names = [f"{task}, expert" for task in TASKS]
     names += [f"{task}, dagger, seed {seed}" for task in TASKS for seed in SEEDS]
-    gated = [task for task in GATED_TASKS if task in TASKS]
     return names + [
-        f"{task}, {gate}, seed {seed}" for task in gated for gate in ("dagger-all", *GATES) for seed in SEEDS
+        f"{task}, {gate}, seed {seed}" for task in GATED for gate in ("dagger-all", *GATES) for seed in SEEDS
     ]
 
 
@@ -252,7 +269,7 @@ def summary(cells: dict[str, Any]) -> dict[str, Any]:
         "better_than_bc": len([row for row in rows if row["difference"] > 0 and row["p_holm"] < ALPHA]),
         "worse_by_more_than_3_points": len([row for row in rows if row["difference"] < -0.03]),
         "at_95_percent_of_expert": len([row for row in rows if row["share_of_expert"] >= 0.95]),
-        "gates": {task: gates for task in GATED_TASKS if (gates := gates_of(cells, task))},
+        "gates": {task: gates for task in GATED if (gates := gates_of(cells, task))},
     }
 
 
@@ -305,7 +322,7 @@ def main() -> None:
         recipe=asdict(DAGGER_RECIPE),
         thrifty_budget=us.ThriftyGate().budget,
         members_beside_gates=MEMBERS,
-        tolerated_by_the_human=TOLERATED,
+        gated={name: gated._asdict() for name, gated in GATED.items()},
     )
     missing = [name for name in wanted() if results.asks_for(name)]
     with ProcessPoolExecutor(PROCESSES) as pool:

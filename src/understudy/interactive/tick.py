@@ -139,14 +139,19 @@ class Gate(Protocol):
     def __call__(self, tick: Tick) -> bool:
         """Whether the expert drives this step. Where it does, the step carries a label."""
 
+    # These a gate may leave out. They return, for type checkers take an empty method of a protocol for an abstract one.
+
     def begin(self, policy: Policy) -> None:
         """Forgets other runs, and refuses a policy that it cannot judge; called once, before the first round."""
+        return
 
     def fit(self, dataset: Dataset, policy: Policy) -> None:
         """Learns from everything collected so far and from the policy that will drive; called before each round."""
+        return
 
     def adapt(self, episode: Episode) -> None:
         """Looks at an episode of the running round, in the order of the recording."""
+        return
 
     @property
     def expert_noise(self) -> float:
