@@ -123,7 +123,7 @@ def test_noise_on_the_expert_is_drawn_for_nobody(demos):
     quiet, shaken = (LazyGate(tau=0.2, tau_back=0.1, noise=noise) for noise in (0.0, 0.5))
     for gate in (quiet, shaken):
         gate.fit = lambda dataset, policy: None
-        gate._unsafe = lambda observation, proposal: float(observation[0] > 0.2)
+        gate._is_unsafe = lambda observation, proposal: float(observation[0] > 0.2)
     assert list(rehearse(quiet, Drives(torn), demos)) == list(rehearse(shaken, Drives(torn), demos))
 
 
