@@ -932,9 +932,10 @@ def _dagger_table(content: dict[str, Any]) -> list[str]:
 def _gates_table(content: dict[str, Any]) -> list[str]:
     """Each gate beside DAgger that asks at every step, for the tasks of which all seeds are there."""
     lines = [
-        "Rounds and episodes as above, beside DAgger that asks at every step. Labels are a share of those it asked "
-        "for; the lower bound is that of a 95 % interval of the difference, a bootstrap over seeds and starts. "
-        "Takeovers are counted for each step that the policy drove.",
+        f"Demonstrations and rounds as above, with ensembles of {content['members_beside_gates']} networks, beside "
+        "DAgger that asks at every step and has such an ensemble too. Labels are a share of those it asked for; the "
+        "lower bound is that of a 95 % interval of the difference, a bootstrap over seeds and starts. Takeovers are "
+        "counted for each step that the policy drove, and success with help in the episodes of all rounds.",
         "",
         "| task | gate | success | difference | lower bound | labels | switches | takeovers | success with help |",
         "|---|---|---|---|---|---|---|---|---|",

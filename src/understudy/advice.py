@@ -121,8 +121,8 @@ def _gate(situation: Situation) -> tuple[str, str]:
     if situation.robot is None:
         return "thrifty", "unknown whether a person must be there: thrifty asks as seldom as a budget says"
     return "safe", (
-        "in simulation the expert can drive where a classifier expects a deviation: on the tasks that were measured "
-        "safe did as well as plain DAgger or better, with a fourth of its labels (docs/benchmarks.md)"
+        "in simulation the expert can drive where a classifier expects a deviation: safe did much better than plain "
+        "DAgger on one of the two tasks measured and as well, within doubt, on the other, with a fourth of its labels"
     )
 
 

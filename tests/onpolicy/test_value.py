@@ -80,6 +80,20 @@ def test_raw_inputs_are_a_tenth_of_their_own_units():
     np.testing.assert_allclose(features[:, :2], [[0.3, -1.0]] * 3, rtol=1e-6)
 
 
+def test_numbers_that_are_nearly_nothing_cost_no_time_and_stay_what_they_were_for_others():
+    """Denormal numbers slow a processor down; they are zeros while the value function learns, and only then."""
+    features, targets = some()
+    tiny, seen = torch.tensor(1e-40), []
+
+    def looking(epoch, rows):
+        seen.append(float(tiny * 1))
+        return order(epoch, rows)
+
+    made().fit(features, targets, looking)
+    assert set(seen) == {0.0}
+    assert float(tiny * 1) > 0
+
+
 def test_clipping_the_value_limits_how_far_a_batch_moves_it():
     features, targets = some()
     moved = {}
