@@ -22,7 +22,7 @@ _INPUT_LIMIT = 10.0
 
 @contextmanager
 def _denormals_as_zero() -> Iterator[None]:
-    """Numbers below 1e-38 count as 0: weight decay makes such of units that died, and they slow a step down fivefold."""
+    """Numbers below 1e-38 count as 0: weight decay makes such of units that died, and they slow it down fivefold."""
     were = not float(torch.tensor(1e-40) * 1)
     torch.set_flush_denormal(True)
     try:
