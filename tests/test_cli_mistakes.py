@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 import warnings
 from dataclasses import replace
@@ -207,7 +208,17 @@ def test_an_evaluation_asks_for_its_place_before_it_measures(story, said, monkey
     assert "Read-only file system" in line
 
 
-def test_a_ctrl_c_that_comes_inside_of_a_destructor_is_not_lost(said, monkeypatch):
+@pytest.mark.parametrize("delay_s", [0, 0.3])
+def test_a_ctrl_c_that_comes_inside_of_a_destructor_is_not_lost(said, monkeypatch, delay_s):
+    """However long Python takes to leave the place from where it raises nothing, as with a garbage collection there."""
+
+    class Slow(threading.Thread):
+        def start(self):
+            super().start()
+            time.sleep(delay_s)
+
+    monkeypatch.setattr("understudy.cli.threading.Thread", Slow)
+
     class Dies:
         def __del__(self):
             signal.raise_signal(signal.SIGINT)

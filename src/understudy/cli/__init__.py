@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from functools import cache, partial, wraps
 from pathlib import Path
+from traceback import walk_stack
 from typing import Any
 
 import tyro
@@ -32,7 +33,7 @@ from understudy.errors import ConfigError, UnderstudyError, require_within
 from understudy.recipe import LARGEST_SEED
 from understudy.workers import MOST_WORKERS
 
-_SOON_S = 0.05
+_SOON_S = 0.01
 _ABOUT = "Teach a robot by example: record demonstrations, clone them, measure the policy honestly."
 
 
@@ -126,16 +127,15 @@ def _no_ctrl_c_lost() -> Iterator[None]:
 
     def again(unraisable: sys.UnraisableHookArgs) -> None:
         if unraisable.exc_type is KeyboardInterrupt:
-            leaving = threading.Event()  # pressed inside of this hook, it would be lost once more
-            threading.Thread(target=press, args=(leaving,)).start()
-            leaving.set()
+            threading.Thread(target=press).start()
         else:
             before(unraisable)
 
-    def press(leaving: threading.Event) -> None:
-        leaving.wait()
-        time.sleep(_SOON_S)
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # which also ends a wait
+    def press() -> None:
+        main = threading.main_thread().ident or 0
+        while any(frame.f_code is again.__code__ for frame, _ in walk_stack(sys._current_frames()[main])):
+            time.sleep(_SOON_S)  # pressed inside of that hook, it would be lost once more
+        signal.pthread_kill(main, signal.SIGINT)  # which also ends a wait
 
     sys.unraisablehook = again
     try:
