@@ -208,6 +208,15 @@ def test_an_evaluation_asks_for_its_place_before_it_measures(story, said, monkey
     assert "Read-only file system" in line
 
 
+@pytest.fixture
+def heard():
+    """Ctrl-C is heard, also where the tests run in the background of a shell, which turns it off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("delay_s", [0, 0.3])
 def test_a_ctrl_c_that_comes_inside_of_a_destructor_is_not_lost(said, monkeypatch, delay_s):
     """However long Python takes to leave the place from where it raises nothing, as with a garbage collection there."""
