@@ -3,9 +3,9 @@
 Each task has its own number of demonstrations to begin with, of episodes a round and its own head, chosen on other
 starts (from 540000) so that cloning with all labels stays below 80 % (hammer does not: its second demonstration is
 enough); cloning has the same network, the same recipe and as many labels. The other gates, with their defaults, stand
-beside "dagger-all", DAgger that asks at every step, all with ensembles of three such networks; only what the simulated
-human of HG-DAgger tolerates was chosen for each task, on the same other starts. Cells run in two processes, and a
-stopped run continues.
+beside "dagger-all", DAgger that asks at every step, all with ensembles of three such networks. What the simulated human
+of HG-DAgger tolerates was chosen for relocate, on the same other starts; elsewhere it is a guess. Cells run in two
+processes, and a stopped run continues.
 """
 
 from __future__ import annotations
@@ -146,8 +146,9 @@ def interactive(
     task = TASKS[name]
     env = us.make_env(task.world)
     script = us.sim.expert_for(env, expert_of(task))
-    human = f"human={GATED[name].tolerance}:{expert_of(task)}" if gate == "hg" else ""
-    expert = us.sim.expert_for(env, human) if human else script
+    expert = script
+    if gate == "hg":
+        expert = us.sim.expert_for(env, f"human={GATED[name].tolerance}:{expert_of(task)}")
     recipe = task.recipe(seed)
     config = us.DAggerConfig(
         rounds=ROUNDS,

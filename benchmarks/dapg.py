@@ -226,7 +226,6 @@ def summary(cells: dict[str, Any]) -> dict[str, Any]:
         "clone": lambda cell: cell["clone"],
         "naive": lambda cell: cell,
         "alone": lambda cell: cell,
-        "long": lambda cell: cell,
     }
     for column, part in columns.items():
         for task in (*ADROIT, "pick_place"):

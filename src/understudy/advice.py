@@ -122,7 +122,7 @@ def _gate(situation: Situation) -> tuple[str, str]:
         return "thrifty", "unknown whether a person must be there: thrifty asks as seldom as a budget says"
     return "safe", (
         "in simulation the expert can drive where a classifier expects a deviation: safe did much better than plain "
-        "DAgger on one of the two tasks measured and as well, within doubt, on the other, with a fourth of its labels"
+        "DAgger on one of the two tasks measured and as well, within doubt, on the other, with a fifth of its labels"
     )
 
 

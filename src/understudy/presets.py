@@ -134,7 +134,7 @@ _RESIDUAL = Preset(
 # Of `understudy demo` and its benchmark: larger steps from a clone that is good already are a random walk.
 PICK_PLACE = replace(
     _RESIDUAL,
-    about="the residual with small steps, from a clone of few clean demonstrations",
+    about="the residual with small steps, for a clone that is good already",
     shape=DAGGER_SHAPE,
     clone=DAGGER_RECIPE,
     update_options={**_RESIDUAL.update_options, "step_size": 0.03, "last_step_size": 0.01},
