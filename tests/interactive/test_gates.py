@@ -188,6 +188,21 @@ def test_without_a_tau_the_share_that_is_asked_for_is_unsafe(demos, short_lesson
     assert not lazy(tick_of(0.0))
 
 
+def test_safe_asks_a_share_of_the_steps_that_it_finds_safe(demos):
+    """The expert still drives the same steps; what it is asked for beside them is the share that was wished."""
+    policy, labels = Drives(patchy), {}
+    for share in (0.0, 0.3):
+        gate = SafeGate(tau=0.2, ask=share)
+        gate.fit = lambda dataset, policy: None
+        gate._is_unsafe = lambda observation, proposal: float(observation[0] < 0)
+        episodes, _ = driven(gate, policy, demos)
+        drives, x = together(episodes, "driver") == 1, np.concatenate([e.observations[:-1, 0] for e in episodes])
+        assert (drives == (x < 0)).all()
+        labels[share] = np.mean(np.concatenate([e.targets()[1] for e in episodes])[~drives])
+    assert labels[0.0] == 0
+    assert 0.2 < labels[0.3] < 0.4
+
+
 def crossing(observations):
     """Right, but for narrow stripes in which it stands still."""
     stripes = np.floor(np.hypot(*observations.T) / 0.12) % 2 == 0
@@ -414,7 +429,7 @@ def test_gates_have_the_names_that_users_type():
     [
         ("wise", {}, "no gate is called 'wise'; accepted: dagger, safe, lazy, hg, thrifty, ensemble"),
         ("hg", {"tau": 0.1}, "the gate hg has no option tau; it has none"),
-        ("safe", {"chi": 0.1}, "the gate safe has no option chi; it has tau, unsafe, caution, seed"),
+        ("safe", {"chi": 0.1}, "the gate safe has no option chi; it has tau, unsafe, caution, ask, seed"),
         ("safe", {"_unsafe": None}, "the gate safe has no option _unsafe"),
         ("dagger", {"schedule": "slow"}, "schedule is slow; accepted: indicator, constant, linear, exponential"),
         ("dagger", {"schedule": 3}, "schedule is 3; accepted: text"),
@@ -423,6 +438,7 @@ def test_gates_have_the_names_that_users_type():
         ("dagger", {"ask": 1.1}, "ask is 1.1; accepted: 0 to 1"),
         ("dagger", {"fade_rounds": 0}, "fade_rounds is 0; accepted: 1 or more"),
         ("dagger", {"fade_rounds": 2.5}, "fade_rounds is 2.5; accepted: a whole number"),
+        ("safe", {"ask": 1.1}, "ask is 1.1; accepted: 0 to 1"),
         ("safe", {"tau": 0}, "tau is 0; accepted: above 0"),
         ("safe", {"tau": math.nan}, "tau is nan; accepted: a finite number"),
         ("safe", {"caution": 1}, "caution is 1; accepted: between 0 and 1"),

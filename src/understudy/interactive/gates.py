@@ -93,6 +93,8 @@ class SafeGate(Gate):
             steps exceeds where not given, in each round anew.
         unsafe: that share, between 0 and 1.
         caution: the expert drives where the probability of "unsafe" is above 1 - caution; 0.5 is the paper's rule.
+        ask: share of the policy's own steps at which the expert is asked all the same, so that the classifier also
+            learns where it was wrong to find them safe; 0 is the paper's.
         seed: of the classifier's training.
 
     Raises:
@@ -103,6 +105,7 @@ class SafeGate(Gate):
     tau: float | None = None
     unsafe: float = 0.3
     caution: float = 0.5
+    ask: float = 0.0
     seed: int = 0
     _is_unsafe: Score | None = field(default=None, init=False, repr=False)
     _tau: float = field(default=0.0, init=False, repr=False)
@@ -113,6 +116,7 @@ class SafeGate(Gate):
         for name in ("unsafe", "caution"):
             value = getattr(self, name)
             _require(0 < value < 1, name, value, "between 0 and 1")
+        _require(0 <= self.ask <= 1, "ask", self.ask, "0 to 1")
         self._tau = self.tau or 0.0
 
     def fit(self, dataset: Dataset, policy: Policy) -> None:
@@ -123,6 +127,8 @@ class SafeGate(Gate):
 
     def __call__(self, tick: Tick) -> bool:
         assert self._is_unsafe is not None, "fit() comes first"
+        if self.ask and tick.random.random() < self.ask:
+            tick.label()
         return self._is_unsafe(tick.observation, tick.proposal) > 1 - self.caution
 
 
