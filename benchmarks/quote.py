@@ -287,7 +287,11 @@ def dagger_better(content: dict[str, Any]) -> Reading:
     found = summary(content)
     better, tasks, worse = found["better_than_bc"], found["tasks"], found["worse_by_more_than_3_points"]
     text = f"{better} of {tasks}; worse by more than 3 points on {worse}"
-    return Reading(text, tasks == DAGGER_TASKS and better >= 10 and not worse)
+    safe = sum(row["gate"] != "dagger" for row in found["against_bc"].values())
+    note = f"the gate of {safe} tasks is SafeDAgger's that asks at a few safe steps, too; DAgger's on all: "
+    return Reading(
+        text, tasks == DAGGER_TASKS and better >= 10 and not worse, note + f"{found['plain_better_than_bc']}"
+    )
 
 
 def dagger_expert(content: dict[str, Any]) -> Reading:
@@ -912,17 +916,30 @@ def _study_table(content: dict[str, Any]) -> list[str]:
 
 def _dagger_table(content: dict[str, Any]) -> list[str]:
     """DAgger beside cloning at the same number of labels, for the tasks of which all seeds are there."""
-    lines = [
+    chosen, plain = summary(content)["against_bc"], summary(content)["plain_against_bc"]
+    other = {task: row for task, row in plain.items() if task in chosen and chosen[task]["gate"] != "dagger"}
+    return [
         f"`{content['command']}`: {content['rounds']} rounds, training seeds {_listed(content['seeds'])}, "
         f"{content['starts']} starts each from {content['first_start']}, at most {content['max_steps']} steps. The "
-        "interval of the difference is a bootstrap over seeds and starts; p is corrected by Holm over the tasks shown.",
+        "interval of the difference is a bootstrap over seeds and starts; p is corrected by Holm over twelve tasks. "
+        "`safe-asking` is SafeDAgger that asks at a few of the steps, too, that it finds safe.",
         "",
-        "| task | labels | DAgger | cloning | difference, 95 % interval | p | expert | cloning on tuning starts |",
-        "|---|---|---|---|---|---|---|---|",
+        *_against_bc(chosen),
+        "",
+        "The tasks of `safe-asking` with plain DAgger (p is that of plain DAgger on all twelve):",
+        "",
+        *_against_bc(other),
     ]
-    for task, row in summary(content)["against_bc"].items():
+
+
+def _against_bc(rows: dict[str, Any]) -> list[str]:
+    lines = [
+        "| task | gate | labels | it | cloning | difference, 95 % interval | p | expert | cloning on tuning starts |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for task, row in rows.items():
         lines.append(
-            f"| {task} | {row['labels']:,.0f} | {percent(row['dagger'])} | {percent(row['bc'])} | "
+            f"| {task} | {row['gate']} | {row['labels']:,.0f} | {percent(row['dagger'])} | {percent(row['bc'])} | "
             f"{100 * row['difference']:+.1f} {interval(row['interval'])} | {row['p_holm']:.3f} | "
             f"{percent(row['expert'])} | {percent(row['bc_on_tuning_starts'])} |"
         )

@@ -10,9 +10,11 @@ Stable-Baselines3 wants an older Gymnasium than ours, but runs with it, so it is
 
 All four learn from the reward alone, on the door (corrected dense reward) and on PickPlace with the shaped reward: 64 x
 64 tanh networks, two processes that step the world, one torch thread, batches of 4,000 steps, gamma 0.995 and lambda
-0.95. Theirs have `VecNormalize` for observations and rewards, and their own defaults for the rest. What they learnt is
-brought back as arrays, and the mean action of each is run by the same loop on the same starts as what we deploy. The
-four take turns, so that whatever else the machine does falls on all of them.
+0.95. Theirs have `VecNormalize` for observations and rewards, and their own defaults for the rest. NPG has the damping
+of TRPO, 0.1: without demonstrations most of a gradient is noise, which a small damping amplifies (a trial on the door
+with seed 0, which is not among those here). What they learnt is brought back as arrays, and the mean action of each is
+run by the same loop on the same starts as what we deploy. The four take turns, so that whatever else the machine does
+falls on all of them.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from functools import partial
 
 import numpy as np
 
-STEPS, STARTS, FIRST_START, SEEDS = 200_000, 50, 720_000, (0, 1, 2)
+STEPS, STARTS, FIRST_START, SEEDS = 200_000, 50, 720_000, (1, 2, 3)
 BATCH, GAMMA, LAMBDA = 4_000, 0.995, 0.95
 METHODS = {"trpo": ("TRPO", "NPG"), "ppo": ("PPO", "PPO")}  # theirs, ours
 WORLDS = {"door": ("understudy/AdroitDoor-v0", {}), "pick and place": ("understudy/PickPlace-v0", {"reward": "shaped"})}
@@ -117,7 +119,7 @@ def ours(world: str, method: str, seed: int) -> dict[str, float]:
     built = world_with(name, arguments)
     shape = us.FeedForwardConfig(hidden=(64, 64), activation="tanh", head="gaussian")
     policy = us.FeedForward(world_spec(built), shape).initialized(seed)
-    update = us.NPG() if method == "trpo" else us.PPO(minibatch=64, kl_limit=None)
+    update = us.NPG(damping=0.1) if method == "trpo" else us.PPO(minibatch=64, kl_limit=None)
     config = us.FinetuneConfig(
         steps=STEPS,
         episodes=BATCH // 200,
