@@ -479,6 +479,8 @@ def return_beside(name: str) -> Callable[[dict[str, Any]], Reading]:
     def read(content: dict[str, Any]) -> Reading:
         found = summary(content)[name]
         text = f"{found['our_return']:.1f} against {found['their_return']:.1f}"
+        if found["seeds"] == 1:
+            return Reading(text, None, "1 seed, which decides nothing")
         return Reading(text, found["our_return"] >= found["their_return"], f"{found['seeds']} seeds")
 
     return read
