@@ -2,8 +2,9 @@
 
 Each task has its own number of demonstrations to begin with, of episodes a round and its own head, chosen on other
 starts (from 540000) so that cloning with all labels stays below 80 % (hammer does not: its second demonstration is
-enough; Fetch is at 80 in the mean of the seeds); cloning has the same network, the same recipe and as many labels. On four of the tasks, by those other starts
-too, DAgger is SafeDAgger that asks at a few safe steps besides ("safe-asking"); there plain DAgger stands beside it.
+enough; Fetch is at 80 in the mean of the seeds); cloning has the same network, the same recipe and as many labels. On
+four of the tasks, by those other starts too, DAgger is SafeDAgger that asks at a few safe steps besides
+("safe-asking"); there plain DAgger stands beside it.
 
 The other gates, with their defaults, stand beside "dagger-all", DAgger that asks at every step, all with ensembles of
 three such networks. What the simulated human of HG-DAgger tolerates was chosen for relocate, on the same other starts;
