@@ -173,22 +173,16 @@ def interactive(
     """One run of `dagger`: of one network, with BC at the same number of labels beside it; or of an ensemble."""
     task = TASKS[name]
     beside_bc = gate in ("dagger", "safe-asking")
-    if beside_bc:
-        episodes = task.safe.episodes if gate == "safe-asking" and task.safe is not None else task.episodes
-    else:
-        episodes = GATED[name].episodes
+    episodes = task.episodes if beside_bc else GATED[name].episodes
+    if gate == "safe-asking" and task.safe is not None:
+        episodes = task.safe.episodes
     env = us.make_env(task.world)
     script = us.sim.expert_for(env, expert_of(task))
     expert = script
     if gate == "hg":
         expert = us.sim.expert_for(env, f"human={GATED[name].tolerance}:{expert_of(task)}")
     recipe = task.recipe(seed)
-    config = us.DAggerConfig(
-        rounds=ROUNDS,
-        episodes=episodes,
-        max_steps=task.longest,
-        progress_starts=progress_starts,
-    )
+    config = us.DAggerConfig(rounds=ROUNDS, episodes=episodes, max_steps=task.longest, progress_starts=progress_starts)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         demos = seeded(env, script, folder / "demos", task.demonstrations, 0, seed)
