@@ -26,7 +26,9 @@ import understudy as us
 from understudy.interactive.ledger import Entry, entry_of, total_of
 from understudy.recipe import DAGGER_RECIPE, DAGGER_SHAPE
 
-SEEDS, STARTS, FIRST_START, MAX_STEPS, ROUNDS = (0, 1, 2), 100, 10_000, 200, 4
+SEEDS, STARTS, FIRST_START, MAX_STEPS, ROUNDS = (0, 1, 2, 3, 4), 100, 10_000, 200, 4
+GATED_SEEDS = SEEDS[:3]
+BESIDE_BC = ("dagger", "safe-asking")  # the gates of the comparison with cloning
 EVALUATED = range(FIRST_START, FIRST_START + STARTS)
 PROCESSES = 2
 MEMBERS = 3  # of the ensembles that the gates are compared with
@@ -57,6 +59,7 @@ class Task:
     longest: int = MAX_STEPS
     head: str = "absolute"
     beta: float = 0.0
+    rounds: int = ROUNDS
     safe: SafeAsking | None = None
 
     @property
@@ -79,11 +82,12 @@ def _metaworld(
     longest: int,
     *,
     ask: float = 0.1,
+    rounds: int = ROUNDS,
     safe: SafeAsking | None = None,
 ) -> Task:
     """The scripts decide by thresholds, so a mixture is better than one answer."""
     world = f"understudy/MetaWorld-{name}-v3"
-    return Task(world, "scripted", demonstrations, episodes, ask, longest, head="mixture", safe=safe)
+    return Task(world, "scripted", demonstrations, episodes, ask, longest, head="mixture", rounds=rounds, safe=safe)
 
 
 TASKS = {
@@ -91,14 +95,14 @@ TASKS = {
     "relocate": Task("understudy/AdroitRelocate-v0", "adroit_experts/relocate.npz", 5, 3),
     "hammer": Task("understudy/AdroitHammer-v0", "adroit_experts/hammer.npz", 1, 1, safe=SafeAsking(1, 0.1)),
     "fetch-pick-and-place": Task("FetchPickAndPlace-v4", "fetch_experts/FetchPickAndPlace.npz", 60, 30, ask=0.4),
-    "peg-insert-side": _metaworld("peg-insert-side", 12, 12, 125),
+    "peg-insert-side": _metaworld("peg-insert-side", 12, 12, 125, rounds=8),
     "assembly": _metaworld("assembly", 2, 5, 105, safe=SafeAsking(3, 0.05)),
-    "pick-place": _metaworld("pick-place", 5, 8, 65, ask=0.15),
+    "pick-place": _metaworld("pick-place", 5, 8, 65, ask=0.15, rounds=6),
     "stick-pull": _metaworld("stick-pull", 4, 8, 130),
     "shelf-place": _metaworld("shelf-place", 8, 10, 105),
-    "box-close": _metaworld("box-close", 8, 10, 125),
+    "box-close": _metaworld("box-close", 8, 10, 125, rounds=8),
     "basketball": _metaworld("basketball", 6, 10, 115, ask=0.15, safe=SafeAsking(5, 0.05)),
-    "bin-picking": _metaworld("bin-picking", 8, 8, 140),
+    "bin-picking": _metaworld("bin-picking", 8, 8, 140, rounds=8),
 }
 GATES = ("safe", "lazy", "hg", "thrifty")
 
@@ -172,7 +176,7 @@ def interactive(
 ) -> dict[str, Any]:
     """One run of `dagger`: of one network, with BC at the same number of labels beside it; or of an ensemble."""
     task = TASKS[name]
-    beside_bc = gate in ("dagger", "safe-asking")
+    beside_bc = gate in BESIDE_BC
     episodes = task.episodes if beside_bc else GATED[name].episodes
     if gate == "safe-asking" and task.safe is not None:
         episodes = task.safe.episodes
@@ -182,7 +186,8 @@ def interactive(
     if gate == "hg":
         expert = us.sim.expert_for(env, f"human={GATED[name].tolerance}:{expert_of(task)}")
     recipe = task.recipe(seed)
-    config = us.DAggerConfig(rounds=ROUNDS, episodes=episodes, max_steps=task.longest, progress_starts=progress_starts)
+    rounds = task.rounds if beside_bc else ROUNDS
+    config = us.DAggerConfig(rounds=rounds, episodes=episodes, max_steps=task.longest, progress_starts=progress_starts)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         demos = seeded(env, script, folder / "demos", task.demonstrations, 0, seed)
@@ -238,17 +243,20 @@ def wanted() -> list[str]:
             for seed in SEEDS
         ]
     return names + [
-        f"{task}, {gate}, seed {seed}" for task in GATED for gate in ("dagger-all", *GATES) for seed in SEEDS
+        f"{task}, {gate}, seed {seed}" for task in GATED for gate in ("dagger-all", *GATES) for seed in GATED_SEEDS
     ]
 
 
-def table(cells: dict[str, Any], task: str, gate: str, part: str | None = None) -> np.ndarray | None:
-    """Success as (seeds, starts), or None where a cell is missing."""
-    names = [f"{task}, {gate}, seed {seed}" for seed in SEEDS]
-    if any(name not in cells for name in names):
-        return None
-    found = [cells[name] if part is None else cells[name][part] for name in names]
-    return np.array([[int(bit) for bit in cell["success"]] for cell in found])
+def runs_of(cells: dict[str, Any], task: str, gate: str) -> list[Any]:
+    """The cells of all seeds in their order, as far as they are there; none where they are too few to tell."""
+    seeds = SEEDS if gate in BESIDE_BC else GATED_SEEDS
+    found = [cells[name] for seed in seeds if (name := f"{task}, {gate}, seed {seed}") in cells]
+    return found if len(found) >= len(GATED_SEEDS) else []
+
+
+def table(runs: list[Any]) -> np.ndarray:
+    """Success of runs as (seeds, starts)."""
+    return np.array([[int(bit) for bit in run["success"]] for run in runs])
 
 
 def bootstrap(difference: np.ndarray) -> np.ndarray:
@@ -274,17 +282,17 @@ def against_bc(cells: dict[str, Any], gates: dict[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     p_values = {}
     for task, gate in gates.items():
-        ours, bc = table(cells, task, gate), table(cells, task, gate, "bc")
-        expert = cells.get(f"{task}, expert")
-        if ours is None or bc is None or expert is None:
+        runs, expert = runs_of(cells, task, gate), cells.get(f"{task}, expert")
+        if not runs or expert is None:
             continue
+        ours, bc = table(runs), table([run["bc"] for run in runs])
         means = bootstrap(ours - bc)
         # Of draws none may fall on one side; p is then below what they can tell.
         p_values[task] = max(2 * min((means <= 0).mean(), (means >= 0).mean()), 1 / DRAWS)
         own = np.mean([int(bit) for bit in expert])
-        runs = [cells[f"{task}, {gate}, seed {seed}"] for seed in SEEDS]
         found[task] = {
             "gate": gate,
+            "seeds": len(runs),
             "dagger": ours.mean(),
             "bc": bc.mean(),
             "difference": (ours - bc).mean(),
@@ -323,30 +331,29 @@ def summary(cells: dict[str, Any]) -> dict[str, Any]:
 
 def gates_of(cells: dict[str, Any], task: str) -> dict[str, Any]:
     """Each gate beside DAgger that asks at every step: success, labels, switches, lower bound of the difference."""
-    dagger = table(cells, task, "dagger-all")
     found: dict[str, Any] = {}
+    plain = runs_of(cells, task, "dagger-all")
     for gate in GATES:
-        ours = table(cells, task, gate)
-        if dagger is None or ours is None:
+        runs = runs_of(cells, task, gate)
+        if not plain or not runs:
             continue
-        runs = [cells[f"{task}, {gate}, seed {seed}"]["ledger"][1:] for seed in SEEDS]
-        plain = [cells[f"{task}, dagger-all, seed {seed}"]["ledger"][1:] for seed in SEEDS]
-        total = total_of(row for run in runs for row in run)
+        ours, dagger = table(runs), table(plain)
+        total = total_of(_collected(runs))
         found[gate] = {
             "success": ours.mean(),
             "difference": (ours - dagger).mean(),
             "lower_bound": float(np.quantile(bootstrap(ours - dagger), 0.025)),
-            "share_of_daggers_labels": total.labels / sum(row["labels"] for run in plain for row in run),
+            "share_of_daggers_labels": total.labels / total_of(_collected(plain)).labels,
             "context_switches": total.context_switches,
             "intervention_rate": total.intervention_rate,
             "success_with_help": total.success_with_help,
         }
         if gate == "thrifty":
-            at_the_end = total_of(cells[f"{task}, {gate}, seed {seed}"]["helped"] for seed in SEEDS)
+            at_the_end = total_of(run["helped"] for run in runs)
             found[gate]["helped_at_the_end"] = at_the_end.success_with_help
             found[gate]["interventions_at_the_end"] = at_the_end.intervention_rate
-    safe, lazy = table(cells, task, "safe"), table(cells, task, "lazy")
-    if "safe" in found and safe is not None and "lazy" in found and lazy is not None:
+    if "safe" in found and "lazy" in found:
+        safe, lazy = table(runs_of(cells, task, "safe")), table(runs_of(cells, task, "lazy"))
         switches = found["safe"]["context_switches"]
         found["lazy"]["beside_safe"] = {
             "switches": found["lazy"]["context_switches"] / switches if switches else None,
@@ -356,6 +363,11 @@ def gates_of(cells: dict[str, Any], task: str) -> dict[str, Any]:
     return found
 
 
+def _collected(runs: list[Any]) -> list[dict[str, Any]]:
+    """The ledgers' rows of all rounds but the first, which clones."""
+    return [row for run in runs for row in run["ledger"][1:]]
+
+
 def main() -> None:
     results = Results(
         "dagger_family",
@@ -363,6 +375,7 @@ def main() -> None:
         tasks={name: asdict(task) for name, task in TASKS.items()},
         rounds=ROUNDS,
         seeds=SEEDS,
+        seeds_of_gates=GATED_SEEDS,
         first_start=FIRST_START,
         starts=STARTS,
         max_steps=MAX_STEPS,
