@@ -921,27 +921,29 @@ def _dagger_table(content: dict[str, Any]) -> list[str]:
     chosen, plain = summary(content)["against_bc"], summary(content)["plain_against_bc"]
     other = {task: row for task, row in plain.items() if task in chosen and chosen[task]["gate"] != "dagger"}
     return [
-        f"`{content['command']}`: {content['rounds']} rounds, training seeds {_listed(content['seeds'])}, "
-        f"{content['starts']} starts each from {content['first_start']}, at most {content['max_steps']} steps. The "
+        f"`{content['command']}`: training seeds from 0, {content['starts']} starts each from "
+        f"{content['first_start']}, at most {content['max_steps']} steps. The "
         "interval of the difference is a bootstrap over seeds and starts; p is corrected by Holm over twelve tasks. "
         "`safe-asking` is SafeDAgger that asks at a few of the steps, too, that it finds safe.",
         "",
-        *_against_bc(chosen),
+        *_against_bc(chosen, content["tasks"]),
         "",
         "The tasks of `safe-asking` with plain DAgger (p is that of plain DAgger on all twelve):",
         "",
-        *_against_bc(other),
+        *_against_bc(other, content["tasks"]),
     ]
 
 
-def _against_bc(rows: dict[str, Any]) -> list[str]:
+def _against_bc(rows: dict[str, Any], tasks: dict[str, Any]) -> list[str]:
     lines = [
-        "| task | gate | labels | it | cloning | difference, 95 % interval | p | expert | cloning on tuning starts |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| task | gate | rounds | seeds | labels | it | cloning | difference, 95 % interval | p | expert | "
+        "cloning on tuning starts |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for task, row in rows.items():
         lines.append(
-            f"| {task} | {row['gate']} | {row['labels']:,.0f} | {percent(row['dagger'])} | {percent(row['bc'])} | "
+            f"| {task} | {row['gate']} | {tasks[task]['rounds']} | {row['seeds']} | "
+            f"{row['labels']:,.0f} | {percent(row['dagger'])} | {percent(row['bc'])} | "
             f"{100 * row['difference']:+.1f} {interval(row['interval'])} | {row['p_holm']:.3f} | "
             f"{percent(row['expert'])} | {percent(row['bc_on_tuning_starts'])} |"
         )
@@ -951,7 +953,8 @@ def _against_bc(rows: dict[str, Any]) -> list[str]:
 def _gates_table(content: dict[str, Any]) -> list[str]:
     """Each gate beside DAgger that asks at every step, for the tasks of which all seeds are there."""
     lines = [
-        f"Demonstrations and rounds as above, with ensembles of {content['members_beside_gates']} networks, beside "
+        f"Demonstrations as above, {content['rounds']} rounds, training seeds "
+        f"{_listed(content['seeds_of_gates'])}, with ensembles of {content['members_beside_gates']} networks, beside "
         "DAgger that asks at every step and has such an ensemble too. Labels are a share of those it asked for; the "
         "lower bound is that of a 95 % interval of the difference, a bootstrap over seeds and starts. Takeovers are "
         "counted for each step that the policy drove, and success with help in the episodes of all rounds.",
