@@ -97,12 +97,12 @@ TASKS = {
     "fetch-pick-and-place": Task("FetchPickAndPlace-v4", "fetch_experts/FetchPickAndPlace.npz", 60, 30, ask=0.4),
     "peg-insert-side": _metaworld("peg-insert-side", 12, 12, 125, rounds=8),
     "assembly": _metaworld("assembly", 2, 5, 105, safe=SafeAsking(3, 0.05)),
-    "pick-place": _metaworld("pick-place", 5, 8, 65, ask=0.15, rounds=6),
+    "pick-place": _metaworld("pick-place", 5, 8, 65, ask=0.15),
     "stick-pull": _metaworld("stick-pull", 4, 8, 130),
     "shelf-place": _metaworld("shelf-place", 8, 10, 105),
     "box-close": _metaworld("box-close", 8, 10, 125, rounds=8),
     "basketball": _metaworld("basketball", 6, 10, 115, ask=0.15, safe=SafeAsking(5, 0.05)),
-    "bin-picking": _metaworld("bin-picking", 8, 8, 140, rounds=8),
+    "bin-picking": _metaworld("bin-picking", 8, 8, 140),
 }
 GATES = ("safe", "lazy", "hg", "thrifty")
 
