@@ -274,11 +274,15 @@ def _over_seeds(found: dict[str, Any]) -> str:
     return f"{interval(found['interval'])}; {found['seeds']} seeds, {lowest} to {highest}"
 
 
+def _count(seeds: list[Any]) -> str:
+    return f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
+
+
 def dapg_published(task: str, most: float) -> Callable[[dict[str, Any]], Reading]:
     def read(content: dict[str, Any]) -> Reading:
         steps = summary(content)[f"published {task}"]["steps_to_90"]
         reached = [f"{count:,}" if count else "never" for count in steps]
-        return Reading("; ".join(reached), all(count and count <= most for count in steps), f"{len(steps)} seeds")
+        return Reading("; ".join(reached), all(count and count <= most for count in steps), _count(steps))
 
     return read
 
