@@ -27,9 +27,9 @@ EVERY = [Situation(*answers) for answers in itertools.product(ANSWERS, ANSWERS, 
     [
         (Situation(), "bc", None),
         (Situation(expert=True), "dagger", "thrifty"),
-        (Situation(expert=True, robot=False), "dagger", "lazy"),
+        (Situation(expert=True, robot=False), "dagger", "safe"),
         (Situation(expert=True, robot=True), "dagger", "hg"),
-        (Situation(expert=True, reward=True, robot=False), "dagger", "lazy"),
+        (Situation(expert=True, reward=True, robot=False), "dagger", "safe"),
         (Situation(expert=False, reward=True), "dapg", None),
         (Situation(reward=True, robot=False), "dapg", None),
         (Situation(expert=False, reward=True, robot=True), "bc", None),
@@ -51,7 +51,7 @@ def test_what_can_be_asked_decides(usual, situation, method, gate):
         (Situation(expert=False, reward=True), "it clones them first"),
         (Situation(expert=True), "unknown whether a person must be there"),
         (Situation(expert=True, robot=True), "leaves the decision and the safety to them"),
-        (Situation(expert=True, robot=False), "for two to four times the labels"),
+        (Situation(expert=True, robot=False), "worse on one, with a third of its labels or less"),
     ],
 )
 def test_an_advice_says_why(usual, situation, said):
