@@ -404,10 +404,11 @@ def test_the_demo_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(demo, "STARTS", 1)
     quick = config(steps=20, measure_every=20, lead=0)
     monkeypatch.setattr(demo, "DAGGER_RECIPE", quick)
-    monkeypatch.setattr(demo, "PICK_PLACE", replace(demo.PICK_PLACE, clone=quick))
+    practice = replace(demo.PICK_PLACE.finetune, judge_episodes=1)
+    monkeypatch.setattr(demo, "PICK_PLACE", replace(demo.PICK_PLACE, clone=quick, finetune=practice))
     monkeypatch.setattr(demo, "EPISODES", 1)
     monkeypatch.setattr(demo, "IMPERFECT", 2)
-    monkeypatch.setattr(demo, "STEPS", 20_000)
+    monkeypatch.setattr(demo, "STEPS", 8_000)
     monkeypatch.setattr(demo, "film_evaluation", lambda *arguments: "no pictures in this test")
     measure, calls = demo.evaluate, []
 

@@ -99,10 +99,11 @@ def test_the_demo_tells_its_story(folder, monkeypatch, capsys):
     monkeypatch.setattr(demo, "STARTS", 1)
     quick = config(steps=20, measure_every=20, lead=0)
     monkeypatch.setattr(demo, "DAGGER_RECIPE", quick)
-    monkeypatch.setattr(demo, "PICK_PLACE", replace(demo.PICK_PLACE, clone=quick))
+    practice = replace(demo.PICK_PLACE.finetune, judge_episodes=1)
+    monkeypatch.setattr(demo, "PICK_PLACE", replace(demo.PICK_PLACE, clone=quick, finetune=practice))
     monkeypatch.setattr(demo, "EPISODES", 1)
     monkeypatch.setattr(demo, "IMPERFECT", 2)
-    monkeypatch.setattr(demo, "STEPS", 20_000)
+    monkeypatch.setattr(demo, "STEPS", 8_000)
     assert main(["demo", "--workers", "1"]) == 0
     assert (folder / "runs/demo/report.html").is_file()
     assert "What the expert&#x27;s time bought" in (folder / "runs/demo/dagger/report.html").read_text()
