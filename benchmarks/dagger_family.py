@@ -3,8 +3,8 @@
 Each task has its own number of demonstrations to begin with, of episodes a round and its own head, chosen on other
 starts (from 540000) so that cloning with all labels stays below 80 % (hammer does not: its second demonstration is
 enough; nor do assembly and shelf-place in the mean of five seeds). Seeds 3 and 4, and eight rounds on two tasks, came
-after the first three seeds had been seen (docs/methods/dagger.md). Cloning has the same network, the same recipe and as many labels. On
-four of the tasks, by those other starts too, DAgger is SafeDAgger that asks at a few safe steps besides
+after the first three seeds had been seen (docs/methods/dagger.md). Cloning has the same network, the same recipe and as
+many labels. On four of the tasks, by those other starts too, DAgger is SafeDAgger that asks at a few safe steps besides
 ("safe-asking"); there plain DAgger stands beside it.
 
 The other gates, with their defaults, stand beside "dagger-all", DAgger that asks at every step, all with ensembles of
