@@ -37,10 +37,11 @@ DRAWS, ALPHA = 10_000, 0.05
 
 
 class SafeAsking(NamedTuple):
-    """SafeDAgger's episodes of each round, and the share of the safe steps at which it asks."""
+    """SafeDAgger's episodes of each round, the share of the safe steps at which it asks, and its rounds."""
 
     episodes: int
     ask: float
+    rounds: int = ROUNDS
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Task:
 
     The expert drives a share `beta` of the steps, and the policy is labelled at a share `ask` of its own, in episodes
     no longer than the expert's: what comes after is mostly a policy that is stuck. `safe` is there where SafeDAgger did
-    better on other starts than that.
+    better on other starts than that. Cloning has whole demonstrations, as many as give at least the labels; with `cut`,
+    for a budget below two of them, the last one ends where the labels do.
     """
 
     world: str
@@ -62,6 +64,7 @@ class Task:
     beta: float = 0.0
     rounds: int = ROUNDS
     safe: SafeAsking | None = None
+    cut: bool = False
 
     @property
     def gate(self) -> str:
@@ -92,17 +95,21 @@ def _metaworld(
 
 
 TASKS = {
-    "PickPlace": Task("understudy/PickPlace-v0", "scripted", 12, 3, beta=0.5, safe=SafeAsking(5, 0.1)),
+    "PickPlace": Task("understudy/PickPlace-v0", "scripted", 12, 3, beta=0.5, safe=SafeAsking(5, 0.1, 6)),
     "relocate": Task("understudy/AdroitRelocate-v0", "adroit_experts/relocate.npz", 5, 3),
-    "hammer": Task("understudy/AdroitHammer-v0", "adroit_experts/hammer.npz", 1, 1, safe=SafeAsking(1, 0.1)),
-    "fetch-pick-and-place": Task("FetchPickAndPlace-v4", "fetch_experts/FetchPickAndPlace.npz", 60, 30, ask=0.4),
+    "hammer": Task(
+        "understudy/AdroitHammer-v0", "adroit_experts/hammer.npz", 1, 1, ask=0.1, longest=60, rounds=8, cut=True
+    ),
+    "fetch-pick-and-place": Task(
+        "FetchPickAndPlace-v4", "fetch_experts/FetchPickAndPlace.npz", 60, 10, ask=0.4, rounds=12
+    ),
     "peg-insert-side": _metaworld("peg-insert-side", 12, 12, 125, rounds=8),
     "assembly": _metaworld("assembly", 2, 5, 105, safe=SafeAsking(3, 0.05)),
     "pick-place": _metaworld("pick-place", 5, 8, 65, ask=0.15),
     "stick-pull": _metaworld("stick-pull", 4, 8, 130),
-    "shelf-place": _metaworld("shelf-place", 8, 10, 105),
+    "shelf-place": _metaworld("shelf-place", 5, 5, 105, rounds=8),
     "box-close": _metaworld("box-close", 8, 10, 125, rounds=8),
-    "basketball": _metaworld("basketball", 6, 10, 115, ask=0.15, safe=SafeAsking(5, 0.05)),
+    "basketball": _metaworld("basketball", 6, 5, 115, ask=0.15, rounds=8),
     "bin-picking": _metaworld("bin-picking", 8, 8, 140),
 }
 GATES = ("safe", "lazy", "hg", "thrifty")
@@ -135,13 +142,15 @@ def expert_of(task: Task) -> str:
     return str(DATA / task.expert) if task.expert.endswith(".npz") else task.expert
 
 
-def seeded(env: Any, expert: us.Expert, folder: Path, count: int, labels: int, seed: int) -> us.Dataset:
-    """At least `count` demonstrations, and as many as give at least `labels` labels."""
+def seeded(
+    env: Any, expert: us.Expert, folder: Path, count: int, labels: int, seed: int, *, cut: bool = False
+) -> us.Dataset:
+    """At least `count` demonstrations, and as many as give at least `labels` labels, or with `cut` just so many."""
     dataset = us.Dataset.create(folder, env)
-    starts = range(1000 * seed, 1000 * seed + 1000)
-    saved = us.record(env, us.Demonstrator(expert), dataset, seeds=starts, max_steps=MAX_STEPS)
+    agent, start = us.Demonstrator(expert), 1000 * seed
     while len(dataset) < count or dataset.steps < labels:
-        next(saved)
+        longest = min(MAX_STEPS, labels - dataset.steps) if cut else MAX_STEPS
+        next(us.record(env, agent, dataset, seeds=[start + len(dataset)], max_steps=longest))
     return dataset
 
 
@@ -178,16 +187,15 @@ def interactive(
     """One run of `dagger`: of one network, with BC at the same number of labels beside it; or of an ensemble."""
     task = TASKS[name]
     beside_bc = gate in BESIDE_BC
-    episodes = task.episodes if beside_bc else GATED[name].episodes
+    rounds, episodes = (task.rounds, task.episodes) if beside_bc else (ROUNDS, GATED[name].episodes)
     if gate == "safe-asking" and task.safe is not None:
-        episodes = task.safe.episodes
+        rounds, episodes = task.safe.rounds, task.safe.episodes
     env = us.make_env(task.world)
     script = us.sim.expert_for(env, expert_of(task))
     expert = script
     if gate == "hg":
         expert = us.sim.expert_for(env, f"human={GATED[name].tolerance}:{expert_of(task)}")
     recipe = task.recipe(seed)
-    rounds = task.rounds if beside_bc else ROUNDS
     config = us.DAggerConfig(rounds=rounds, episodes=episodes, max_steps=task.longest, progress_starts=progress_starts)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -211,7 +219,7 @@ def interactive(
         if gate == "thrifty":
             result["helped"] = helped(env, expert, decides, policy, one.dataset, starts)
         if beside_bc:
-            many = seeded(env, script, folder / "many", 0, result["labels"], seed)
+            many = seeded(env, script, folder / "many", 0, result["labels"], seed, cut=task.cut)
             clone = us.train(us.FeedForward.for_data(many, task.shape, seed=seed), many, recipe)
             result["bc"] = {
                 "success": bits(task.world, clone, starts),
