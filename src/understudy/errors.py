@@ -24,6 +24,7 @@ else is a bug and keeps its traceback.
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
+from numbers import Real
 from typing import Any
 
 
@@ -35,15 +36,15 @@ class ConfigError(UnderstudyError):
     """An option has a value that cannot work."""
 
 
-def require_within(name: str, value: float | None, low: float, high: float = math.inf) -> None:
+def require_within(name: str, value: Any, low: float, high: float = math.inf) -> None:
     """Refuses an option whose value lies outside of [low, high], and says what is accepted; None was not given.
 
     Raises:
         ConfigError: the value is out of range, or no number.
     """
-    if value is not None and not low <= value <= high:
+    if value is not None and not (isinstance(value, Real) and low <= value <= high):  # type: ignore[operator]
         accepted = f"{low:.15g} or more" if high == math.inf else f"{low:.15g} to {high:.15g}"
-        raise ConfigError(f"{name} is {value}; accepted: {accepted}")
+        raise ConfigError(f"{name} is {value!r}; accepted: {accepted}")
 
 
 def require_options(what: str, kind: type[Any], options: Mapping[str, Any], empty: Collection[str] = ()) -> None:

@@ -84,7 +84,7 @@ def replay(env: gym.Env[Any, Any], episode: Episode) -> Drift:
         ConfigError: nobody recorded how the episode started.
     """
     show = Show.of(episode)
-    seen = rollout(_endless(env), show.agent, seed=show.seed, options=show.options, max_steps=show.steps)
+    seen = rollout(endless(env), show.agent, seed=show.seed, options=show.options, max_steps=show.steps)
     steps = min(len(seen), len(episode))
     # The last observation of a bare recording is unknown, so only what was seen before an action is compared.
     recorded, observed = episode.observations[:steps], seen.observations[:steps]
@@ -182,5 +182,6 @@ def _drawn(world: World, play: Callable[[gym.Env[Any, Any]], None]) -> str | Non
         env.close()
 
 
-def _endless(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+def endless(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """The world without its limit of steps, which a demonstration may be longer than."""
     return env.env if isinstance(env, gym.wrappers.TimeLimit) else env

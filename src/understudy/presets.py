@@ -180,16 +180,17 @@ def with_clone(preset: Preset, options: Mapping[str, Any]) -> Preset:
     Raises:
         ConfigError: there is no such option, or a value cannot work.
     """
-    known = {item.name: item.default for item in fields(TrainConfig) if item.name != "seed"}
+    known = {"members": preset.members, **{item.name: item.default for item in fields(TrainConfig)}, "lead": 0}
+    del known["seed"]
     for name, value in options.items():
-        if name != "members" and name not in known:
-            raise ConfigError(f"cloning has no option {name}; it has members, {', '.join(known)}")
-        wanted = type(known.get(name, 1))
+        if name not in known:
+            raise ConfigError(f"cloning has no option {name}; it has {', '.join(known)}")
+        if name == "lead" and value is None:
+            continue  # it is taken from the pace of the demonstrations
+        wanted = type(known[name])
         kind = (int, float) if wanted is float else wanted
-        if known.get(name) is not None and (not isinstance(value, kind) or (wanted is not bool and value is True)):
-            raise ConfigError(
-                f"{name} of the cloning is {value!r}; accepted: {wanted.__name__}, like {known.get(name, 5)}"
-            )
+        if not isinstance(value, kind) or (wanted is not bool and isinstance(value, bool)):
+            raise ConfigError(f"{name} of the cloning is {value!r}; accepted: {wanted.__name__}, like {known[name]}")
     rest = {name: value for name, value in options.items() if name != "members"}
     members = options.get("members", preset.members)
     require_within("members", members, 1, MOST_MEMBERS)

@@ -10,6 +10,7 @@ from understudy.inference import FeedForwardConfig
 
 LARGEST_SEED = 2**32 - 1  # members of an ensemble draw from multiples of it, and generators take 64 bits
 MOST_THREADS = 1024
+LONGEST_LEAD = 1000
 DEVIATIONS = ("spread", "residual", "own", "range")
 
 
@@ -70,7 +71,7 @@ class TrainConfig:
             _require(0 <= getattr(self, name) < math.inf, self, name, "0 or more")
         for name in ("warmup", "ema", "held_out"):
             _require(0 <= getattr(self, name) < 1, self, name, "0 or more and below 1")
-        require_within("lead", self.lead, 0, 1000)
+        require_within("lead", self.lead, 0, LONGEST_LEAD)
         _require(self.keep in ("last", "best"), self, "keep", "last or best")
         require_within("seed", self.seed, 0, LARGEST_SEED)
 

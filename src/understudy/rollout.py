@@ -30,6 +30,8 @@ from understudy.spec import flatten, spec_of
 from understudy.workers import MOST_WORKERS, PATIENCE_S, Beat, Pool
 from understudy.worlds import World, make_env
 
+_LARGEST_REWARD = float(np.finfo(np.float32).max)
+
 
 class Step(NamedTuple):
     """What one turn of the loop saw and did.
@@ -400,7 +402,7 @@ def _observed(env: gym.Env[Any, Any], space: gym.Space[Any], raw: Any, index: in
 
 def _is_finite_number(reward: Any) -> bool:
     try:
-        return math.isfinite(reward)
+        return math.isfinite(reward) and abs(float(reward)) <= _LARGEST_REWARD  # the record has 32 bits
     except (TypeError, ValueError):
         return False
 

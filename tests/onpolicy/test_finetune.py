@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from tests.onpolicy.reach import (
     fresh,
 )
 from understudy.checkpoint import load
-from understudy.errors import ConfigError, PolicyError, SpecMismatch, WorldError
+from understudy.errors import ConfigError, PolicyError, SpecMismatch, TrainingDiverged, WorldError
 from understudy.evaluate import EVALUATION_SEED, evaluate
 from understudy.inference import FeedForwardConfig
 from understudy.onpolicy import NPG, DemoStarts, DemoTerm, DistanceTerm, finetune
@@ -471,16 +472,59 @@ def test_a_world_that_pays_nothing_is_refused_in_one_line(start, tmp_path):
     assert "\n" not in str(raised.value)
 
 
+def test_a_price_for_each_step_is_a_reward_where_the_task_can_end():
+    class Priced(ReachWorld):
+        """Every step costs the same, to the right of the origin it may be over."""
+
+        over = True
+
+        def step(self, action):
+            seen, _, _, *rest = super().step(action)
+            return seen, -1.0, self.over and seen[0] > 0, *rest
+
+    world, config = Priced(), replace(FEW, steps=1200, episodes=10)
+    *_, last = finetune(fresh_for(world), world, config=config)
+    assert last.verdict is not None
+    world.over = False
+    with pytest.raises(ConfigError, match="paid -1 at every step of the first 3 batches"):
+        list(finetune(fresh_for(world), world, config=config))
+
+
+def test_a_value_function_that_is_no_longer_finite_stops_the_run(start):
+    config = replace(FEW, steps=1200, value_learning_rate=1e30)
+    with pytest.raises(TrainingDiverged, match="the value function is no longer finite"):
+        list(finetune(start, ReachWorld, config=config))
+
+
+def test_episodes_that_begin_inside_a_demonstration_do_not_say_how_good_the_policy_is(start, demos):
+    class Scored(ReachWorld):
+        """Pays 1 a step where it was told where to begin, and 0 elsewhere."""
+
+        def reset(self, *, seed=None, options=None):
+            self._told = bool(options and options.get("initial_state"))
+            return super().reset(seed=seed, options=options)
+
+        def step(self, action):
+            seen, reward, *rest = super().step(action)
+            return seen, float(self._told) + 1e-6 * reward, *rest
+
+    Scored.__name__ = "ReachWorld"  # its demonstrations are these
+    logs = finetune(start, Scored, config=replace(FEW, steps=1200, episodes=20), starts=DemoStarts(demos, share=0.5))
+    seen = [log for log in logs if log.verdict is None]
+    assert seen
+    assert all(abs(log.numbers["mean_return"]) < 0.01 for log in seen)
+
+
 def test_a_reward_that_is_no_number_stops_with_its_step(start):
     class Broken(ReachWorld):
         def step(self, action):
             seen, _, *rest = super().step(action)
             return seen, self.pays, *rest
 
-    for pays in (float("nan"), float("inf"), None, "much"):
+    for pays in (float("nan"), float("inf"), 1e39, None, "much"):
         world = Broken()
         world.pays = pays
-        with pytest.raises(WorldError, match=f"the world gave a reward of {pays} at step 1") as raised:
+        with pytest.raises(WorldError, match=rf"the world gave a reward of {re.escape(str(pays))} at step 1") as raised:
             next(finetune(fresh_for(world), world, config=FEW))
         assert "\n" not in str(raised.value)
 

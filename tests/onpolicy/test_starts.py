@@ -1,8 +1,13 @@
+from dataclasses import replace
+
+import gymnasium as gym
 import numpy as np
 import pytest
 from tiny_worlds import Says, tiny
 
 from tests.onpolicy.reach import ReachWorld, demonstrations
+from understudy.dataset import Dataset
+from understudy.episode import FAILURE
 from understudy.errors import ConfigError
 from understudy.evaluate import EVALUATION_SEED
 from understudy.onpolicy.starts import DemoStarts, start_seed
@@ -67,6 +72,28 @@ def test_in_the_end_every_episode_begins_where_the_world_says(demos, order):
 def test_a_world_that_cannot_give_its_state_says_so(demos):
     with pytest.raises(ConfigError, match=r"TinyWorld has no method state\(\)"):
         DemoStarts(demos).prepare(tiny())
+
+
+def test_demonstrations_that_cannot_be_replayed_are_refused(demos, tmp_path):
+    def of(name, **changes):
+        dataset = Dataset.create(tmp_path / name, demos.spec)
+        for episode in demos:
+            dataset.append(replace(episode, **changes))
+        return DemoStarts(dataset)
+
+    with pytest.raises(ConfigError, match="tells neither the seed nor the state of its start"):
+        of("seedless", seed=-1).prepare(ReachWorld)
+    with pytest.raises(ConfigError, match="all demonstrations failed, so no episode can begin inside one"):
+        of("failed", success=FAILURE).prepare(ReachWorld)
+
+
+def test_a_replay_goes_through_the_wrappers_of_the_world(demos):
+    """Here they halve what is executed, so the replays end elsewhere."""
+    own, halved = DemoStarts(demos, every=1), DemoStarts(demos, every=1)
+    own.prepare(ReachWorld)
+    halved.prepare(lambda: gym.wrappers.TransformAction(ReachWorld(), lambda action: action / 2, None))
+    ends = [np.linalg.norm(starts._states[0][-1]["position"]) for starts in (own, halved)]
+    assert ends[0] < ends[1] - 0.1
 
 
 @pytest.mark.parametrize(

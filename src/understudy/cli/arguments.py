@@ -98,10 +98,21 @@ def dataset_at(path: Path, env: str | None, env_arguments: Sequence[str] = ()) -
     """The dataset at a path; where a world is named, with its names, units and rate."""
     if env is None:
         return us.Dataset.open(existing(path))
+    return _opened(path).with_spec(world_spec(world_of(env, env_arguments)))
+
+
+def demonstrations_at(path: Path, world: World) -> us.Dataset:
+    """The demonstrations at a path, with the names of the world; refused where they are of another one."""
+    spec, dataset = world_spec(world), _opened(path)
+    dataset.spec.require(spec, what=spec.env_id, against=str(path))
+    dataset.spec.require_same_world(spec, what=f"the dataset {path}")
+    return dataset.with_spec(spec)
+
+
+def _opened(path: Path) -> us.Dataset:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DatasetWarning)  # the world gives what a bare folder lacks
-        dataset = us.Dataset.open(existing(path))
-    return dataset.with_spec(world_spec(world_of(env, env_arguments)))
+        return us.Dataset.open(existing(path))
 
 
 def found(path: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import field, fields, make_dataclass, replace
@@ -12,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import tyro
 
 import understudy as us
-from understudy.cli.arguments import CORES, Env, EnvArguments, existing, named_values, world_of
+from understudy.cli.arguments import CORES, Env, EnvArguments, demonstrations_at, existing, named_values, world_of
 from understudy.cli.console import Bar, progress, say
 from understudy.cli.measuring import evaluate
-from understudy.dataset.folder import DatasetWarning
 from understudy.episode import SUCCESS
 from understudy.errors import ConfigError, require_within
-from understudy.evaluate import EVALUATION_SEED, world_spec
+from understudy.evaluate import EVALUATION_SEED
 from understudy.presets import DEFAULT, FROM_SCRATCH, Preset, preset_called, with_clone
 from understudy.recipe import FinetuneConfig
 from understudy.runs import Run
@@ -111,6 +109,7 @@ def finetune(
     """
     from understudy.checkpoint import load
     from understudy.onpolicy.board import Board
+    from understudy.onpolicy.finetune import require_budget
 
     require_within("starts", starts, 1, EVALUATION_SEED)
     require_within("workers", workers, 1, MOST_WORKERS)
@@ -122,11 +121,12 @@ def finetune(
     )
     rule = _update(chosen, update, named_values(update_arguments, "--update-arg"))
     world = world_of(env, env_arguments)
-    given_demos = _demonstrations(demos, world) if demos else None
+    given_demos = demonstrations_at(demos, world) if demos else None
     shown = _term(chosen, given_demos, term, lam0, lam1, named_values(term_arguments, "--term-arg"))
     inside = _starts(chosen, given_demos, named_values(start_arguments, "--start-arg"))
     begin = load(existing(policy)) if policy else None
-    Run.may_begin(out, resume=resume)  # all refusals come before the first demonstration is cloned
+    Run.may_begin(out, resume=resume)
+    require_budget(world, config)  # like the refusals above, before the first demonstration is cloned
     notes: dict[str, Any] = {"env": env, "preset": preset}
     notes |= {"clone_arguments": list(clone_arguments)} if clone_arguments else {}
     notes |= {"data": str(demos)} if demos else {}
@@ -175,17 +175,6 @@ class _Steps:
         self._tried += 1
         self._wins += episode.success == SUCCESS
         self._bar.at(self.done, f"{self._wins} of {self._tried} succeeded")
-
-
-def _demonstrations(path: Path, world: World) -> us.Dataset:
-    """The demonstrations at a path, with the names of the world; refused where they are of another one."""
-    spec = world_spec(world)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DatasetWarning)  # the world gives what a bare folder lacks
-        dataset = us.Dataset.open(existing(path))
-    dataset.spec.require(spec, what=spec.env_id, against=str(path))
-    dataset.spec.require_same_world(spec, what=f"the dataset {path}")
-    return dataset.with_spec(spec)
 
 
 def _update(preset: Preset, name: str | None, options: dict[str, Any]) -> Any:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from understudy.dataset import Dataset
-from understudy.errors import ConfigError, DataError
+from understudy.errors import ConfigError, DataError, require_within
 from understudy.onpolicy.actor import Actor
 from understudy.onpolicy.updates import Batch
+from understudy.recipe import LONGEST_LEAD
 from understudy.windows import Windows
 
 SCALES = ("max", "one")
@@ -58,6 +59,7 @@ class _Fading:
             raise ConfigError(f"lam1 is {self.lam1}; accepted: 0 to 1")
         if self.scale not in SCALES:
             raise ConfigError(f"scale is {self.scale!r}; accepted: {', '.join(SCALES)}")
+        require_within("lead", self.lead, 0, LONGEST_LEAD)
 
     def weight(self, iteration: int, largest: float) -> float:
         """Of each demonstration row."""

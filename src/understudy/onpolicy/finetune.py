@@ -41,8 +41,11 @@ class FinetuneLog:
     Args:
         iteration: number of the batch, from 0; the last log, which tells the verdict, repeats that of the last batch.
         step, steps: of the world, done and to be done at most.
-        numbers: of this batch: `success` (None where the world says nothing of it), `sustained`, `mean_return` and so
-            on; see docs/methods/dapg.md.
+        numbers: of this batch: `episodes`; of those that began where the world says `mean_return`, and `success` and
+            `sustained` (the shares that succeeded, and on more than 25 steps; None where the world says nothing of
+            it); of the update `kl`, `step_length` and `halvings` (`UpdateLog`), `deviation` (mean sigma, in deviations
+            of the actions) and `demo_weight`; `value_error`, the share of the returns' variance that the value
+            function had left unexplained; and the seconds `collect_s` and `learn_s`.
         time_left_s: at this speed.
         policy: as it is now; in the last log the one that is deployed.
         verdict: how the deployed policy was chosen; None before the last log.
@@ -132,7 +135,7 @@ def finetune(
             differs, or a setting is out of range or unfit for the policy.
         SpecMismatch: world, demonstrations and policy are not of one task.
         DataError: the demonstrations cannot be learnt from.
-        TrainingDiverged: a gradient became infinite or no number.
+        TrainingDiverged: a value or a gradient became infinite or no number.
         WorkerError: a worker broke three times at the same episode.
         StorageError: the disk is full or failed.
     """
@@ -172,6 +175,16 @@ def finetune(
         job.prepare(world)
         yield from job.batches(folder)
         yield job.judged(folder)
+
+
+def require_budget(world: World, config: FinetuneConfig) -> None:
+    """Refuses, before anything is trained, what `finetune` would refuse of the steps.
+
+    Raises:
+        ConfigError: the steps are too few for a batch, or the world has no limit of steps.
+    """
+    _, horizon = _looked_at(world, config)
+    _Budget(config, horizon)
 
 
 class _Budget:
@@ -293,10 +306,14 @@ class _Job:
         return result
 
     def _require_a_reward(self, episodes: Sequence[Episode]) -> None:
-        """Refuses a world whose reward has been one and the same number in all of the first batches."""
+        """Refuses a world whose reward has been one and the same number in all of the first batches.
+
+        A price for each step is worth learning from where the task can end: being quick then pays.
+        """
         learner = self._learner
         rewards = np.concatenate([episode.rewards for episode in episodes])
-        if learner.rewards_differ or (rewards != rewards[0]).any():
+        priced = rewards[0] != 0 and any(episode.terminated for episode in episodes)
+        if learner.rewards_differ or priced or (rewards != rewards[0]).any():
             learner.rewards_differ = True
             return
         patience = _PATIENCE_WITH_DEMOS if learner.has_term else _PATIENCE_BATCHES

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from understudy.checkpoint import TrainingState
 from understudy.episode import Episode
-from understudy.errors import ConfigError, PolicyError
+from understudy.errors import ConfigError, PolicyError, TrainingDiverged
 from understudy.evaluate import SUSTAINED_STEPS
 from understudy.execution import Explorer
 from understudy.onpolicy.actor import Actor, own_log_deviation
@@ -81,10 +81,18 @@ class Learner:
         return self.actor.explorer(seed=(self._config.seed, self.iteration), correlation=self._config.correlation)
 
     def learn(self, episodes: Sequence[Episode]) -> dict[str, float | None]:
-        """Updates actor and value function by a batch; what there is to tell of it."""
+        """Updates actor and value function by a batch; what there is to tell of it (`FinetuneLog.numbers`).
+
+        Raises:
+            TrainingDiverged: a value or a gradient became infinite or no number.
+        """
         config = self._config
-        success, score = success_rate(episodes), mean_return(episodes)
-        self._remember_the_best((success or 0.0, score))
+        # An episode that began near a demonstration's end succeeds easily and says little of the policy.
+        plain = [episode for episode in episodes if not episode.initial_state]
+        judged = plain or episodes
+        success, score = success_rate(judged), mean_return(judged)
+        if plain:
+            self._remember_the_best((success or 0.0, score))
         if self._running is not None:
             self._take_the_scaling(episodes)
         features = self._value.features(episodes, self._scaled_observations)
@@ -93,6 +101,10 @@ class Learner:
             first = self._targets(episodes, features)[1]
             self._value.fit(steps, first, partial(self._order, "first values"), config.value_first_epochs)
         advantages, targets = self._targets(episodes, features)
+        if not (np.isfinite(advantages).all() and np.isfinite(targets).all()):
+            raise TrainingDiverged(
+                "the value function is no longer finite; try a lower value_learning_rate or look at the rewards"
+            )
         batch = Batch(
             self.actor.inputs(self._histories(episodes)),
             self.actor.scaled(torch.from_numpy(np.concatenate([episode.asked_actions for episode in episodes]))),
@@ -109,7 +121,7 @@ class Learner:
         self.iteration += 1
         self.step += len(advantages)
         self.episodes += len(episodes)
-        sustained = np.mean([episode.succeeded.sum() > SUSTAINED_STEPS for episode in episodes])
+        sustained = np.mean([episode.succeeded.sum() > SUSTAINED_STEPS for episode in judged])
         return {
             "episodes": len(episodes),
             "success": success,

@@ -10,10 +10,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.agent import Replay
 from understudy.dataset import Dataset
 from understudy.errors import ConfigError, require_within
 from understudy.evaluate import EVALUATION_SEED
+from understudy.playback import Show, endless
 from understudy.rollout import Observer, Step, rollout
 from understudy.worlds import World, make_env
 
@@ -81,11 +81,11 @@ class DemoStarts:
             Steps of the world that it took.
 
         Raises:
-            ConfigError: the world cannot give its state.
+            ConfigError: the world cannot give its state, a demonstration does not tell its start, or all failed.
         """
         env = make_env(world)
         try:
-            bare = env.unwrapped  # without its limit of steps: demonstrations may be longer than episodes
+            bare = env.unwrapped
             if not hasattr(bare, "state"):
                 raise ConfigError(
                     f"{type(bare).__name__} has no method state(), so no episode can begin inside a demonstration; "
@@ -95,17 +95,19 @@ class DemoStarts:
             self._states = []
             for episode in self.demos.without_failures():
                 keeper = _Keeper(self.every)
-                options = {"initial_state": dict(episode.initial_state)} if episode.initial_state else None
+                show = Show.of(episode)
                 replayed = rollout(
-                    bare,
-                    Replay(episode.actions),
-                    seed=max(episode.seed, 0),
-                    options=options,
-                    max_steps=len(episode),
+                    endless(env),
+                    show.agent,
+                    seed=show.seed,
+                    options=show.options,
+                    max_steps=show.steps,
                     observers=(keeper,),
                 )
                 spent += len(replayed)
                 self._states.append(keeper.states)
+            if not self._states:
+                raise ConfigError("all demonstrations failed, so no episode can begin inside one; leave the starts out")
         finally:
             env.close()
         return spent
@@ -144,4 +146,4 @@ class _Keeper(Observer):
             self._keep(env)
 
     def _keep(self, env: gym.Env[Any, Any]) -> None:
-        self.states.append({key: np.array(value) for key, value in env.state().items()})  # type: ignore[attr-defined]
+        self.states.append({key: np.array(value) for key, value in env.unwrapped.state().items()})  # type: ignore[attr-defined]
