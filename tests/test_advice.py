@@ -47,7 +47,9 @@ def test_what_can_be_asked_decides(usual, situation, method, gate):
     [
         (Situation(), "unknown whether an expert can be asked (--expert yes|no)"),
         (Situation(expert=False, reward=True, robot=True), "a reward alone does not help on a robot"),
-        (Situation(expert=False), "nobody can be asked and nothing pays a reward"),
+        (Situation(expert=False), "unknown whether a reward is paid (--reward yes|no)"),
+        (Situation(expert=False, reward=False), "nobody can be asked and nothing pays a reward"),
+        (Situation(reward=True), "unknown whether an expert can be asked (--expert yes|no), but a reward"),
         (Situation(expert=False, reward=True), "it clones them first"),
         (Situation(expert=True), "unknown whether a person must be there"),
         (Situation(expert=True, robot=True), "leaves the decision and the safety to them"),
@@ -107,3 +109,13 @@ def test_every_advice_can_be_followed(usual, situation, tmp_path, monkeypatch, c
         said = capsys.readouterr().err
         assert "does not exist" in said or "no world is called 'test/Point-v0'" in said
     assert not any(tmp_path.iterdir())
+
+
+def test_what_a_dataset_calls_its_world_cannot_become_a_command(usual):
+    command = advise(replace(usual, env_id="X-v0; touch pwned"), Situation(expert=True)).commands[0]
+    assert shlex.split(command)[3] == "X-v0; touch pwned"
+
+
+def test_the_world_is_named_as_the_person_named_it(usual):
+    command = advise(usual, Situation(expert=True), "module:Id-v0").commands[0]
+    assert shlex.split(command)[3] == "module:Id-v0"

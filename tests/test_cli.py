@@ -9,6 +9,7 @@ from html import unescape
 import numpy as np
 import pytest
 
+import understudy as us
 from understudy.cli import main
 from understudy.dataset import Dataset
 
@@ -167,6 +168,9 @@ def test_dagger_tells_each_round_in_one_line(story, tmp_path, capsys, corrected)
     policy = str(story / "runs/bc")
     words = [policy, "--data", str(story / "few"), "--gate", "safe", "--gate-arg", "tau=0.5", "--cap", "0.9"]
     assert dagger(tmp_path / "run", *words) == 0
+    assert dagger(tmp_path / "other", *words, "--hidden", "17") == 2
+    assert "are not those of POLICY" in capsys.readouterr().err
+    assert dagger(tmp_path / "run", *words, "--resume") == 0
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("round ")]
     zero, one = (line for line in printed if "labels" in line or "cloned" in line)
     assert zero.startswith("round 0: cloned 2 demonstrations of ")
@@ -189,6 +193,37 @@ def test_dagger_resumes_from_what_the_folder_holds(story, corrected, capsys):
     assert dagger(corrected, *words, "--gate-arg", "tau=0.4") == 2
     assert "was begun with gate.tau = 0.3, now it is 0.4; resume with the same" in capsys.readouterr().err
     assert weights.read_bytes() == before
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_demonstrations_of_two_experts_are_not_mixed(tmp_path, capsys, monkeypatch):
+    begin = ["dagger", *PICK, "--out", str(tmp_path / "run"), "--demonstrations", "2", *ROUNDS, *SMALL]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(us, "dagger", interrupted)
+        assert main([*begin, "--expert", "biased=0.1:scripted"]) != 0
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert main([*begin, "--resume"]) == 2
+    said = capsys.readouterr().err
+    assert "was begun with expert = 'biased=0.1:scripted', now it is 'scripted'" in said
+    assert main([*begin, "--expert", "biased=0.1:scripted", "--demonstrations", "3", "--resume"]) == 2
+    assert "was begun with demonstrations = 2, now it is 3" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
+
+
+def test_a_folder_without_a_place_beside_it_is_refused(tmp_path, capsys, monkeypatch):
+    assert main(["dagger", *PICK, "--out", "/", *ROUNDS, *SMALL]) == 2
+    assert "is not empty" in capsys.readouterr().err
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+
+    monkeypatch.setattr(us, "dagger", interrupted)
+    main(["dagger", *PICK, "--out", ".", "--demonstrations", "1", *ROUNDS, *SMALL])
+    assert (tmp_path / "run-demonstrations" / "dataset.json").exists()
 
 
 def test_the_report_of_a_dagger_run_prints_the_command_that_was_typed(corrected, capsys):

@@ -56,7 +56,7 @@ class Advice:
         ]
 
 
-def advise(diagnosis: Diagnosis, situation: Situation) -> Advice:
+def advise(diagnosis: Diagnosis, situation: Situation, env: str | None = None) -> Advice:
     """What to do with the demonstrations at hand.
 
     The rules are those of docs/choose.md: an expert who can be asked is worth more than anything else on a long task;
@@ -65,8 +65,9 @@ def advise(diagnosis: Diagnosis, situation: Situation) -> Advice:
     Args:
         diagnosis: of the demonstrations.
         situation: what else is known.
+        env: the world as the commands shall name it; as the dataset does where not given.
     """
-    data, world = shlex.quote(diagnosis.path), diagnosis.env_id or "ID"
+    data, world = shlex.quote(diagnosis.path), shlex.quote(env or diagnosis.env_id or "ID")
     reasons = list(_facts(diagnosis))
     if situation.expert:
         gate, why = _gate(situation)
@@ -80,8 +81,8 @@ def advise(diagnosis: Diagnosis, situation: Situation) -> Advice:
     measure = f"understudy evaluate runs/bc --env {world}"
     if situation.reward and not situation.robot:
         reasons += [
-            "nobody can be asked, but a reward and a simulator can be tried against: reinforcement learning from the "
-            "demonstrations goes beyond them",
+            f"{_whom_to_ask(situation)}, but a reward can be tried for: reinforcement learning from the demonstrations "
+            "goes beyond them",
             "it clones them first; the clone alone is in the run's clone/, to see what the reward has added",
             "the exploration that the clone bears differs from task to task: try --deviation-factor 0.03 to 0.06; and "
             "where the clone is good already, --update-arg step_size=0.03 --update-arg last_step_size=0.01",
@@ -98,7 +99,7 @@ def _facts(diagnosis: Diagnosis) -> list[str]:
     if diagnosis.errors:
         facts.append(
             f"first mend the data: {len(diagnosis.errors)} defects would spoil training ({diagnosis.errors[0].id}); "
-            f"`understudy inspect {diagnosis.path}` names them"
+            f"`understudy inspect {shlex.quote(diagnosis.path)}` names them"
         )
     if diagnosis.failures:
         facts.append(
@@ -127,6 +128,12 @@ def _gate(situation: Situation) -> tuple[str, str]:
     )
 
 
+def _whom_to_ask(situation: Situation) -> str:
+    if situation.expert is None:
+        return "unknown whether an expert can be asked (--expert yes|no)"
+    return "nobody can be asked"
+
+
 def _why_only_cloning(situation: Situation) -> str:
     if situation.expert is None:
         return (
@@ -137,4 +144,6 @@ def _why_only_cloning(situation: Situation) -> str:
         return (
             "a reward alone does not help on a robot that cannot try a hundred thousand steps: collect more and clone"
         )
+    if situation.reward is None:
+        return "nobody can be asked, and unknown whether a reward is paid (--reward yes|no): cloning needs neither"
     return "nobody can be asked and nothing pays a reward: the demonstrations are all there is, so clone them"

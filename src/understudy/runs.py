@@ -37,7 +37,7 @@ class Run:
             write_file(self.path / "config.json", json.dumps(config, indent=1, allow_nan=False).encode())
             write_file(self.path / "metrics.jsonl", b"")
         else:
-            self._require_same(config)
+            require_same(self.path, json.loads((self.path / "config.json").read_text()), config)
         (self.path / "checkpoints").mkdir(exist_ok=True)
 
     @staticmethod
@@ -80,21 +80,26 @@ class Run:
         rows = [row for row in read_metrics(self.path) if row.get("step", 0) <= step]
         write_file(self.path / "metrics.jsonl", "".join(map(_line, rows)).encode())
 
-    def _require_same(self, config: Mapping[str, Any]) -> None:
-        before = _leaves(json.loads((self.path / "config.json").read_text()))
-        now = _leaves(json.loads(json.dumps(config)))
-        for key in sorted(before.keys() | now.keys()):
-            # How the data were named does not matter; what is in them does, and has a fingerprint of its own.
-            if key == "data_fingerprint" and before.get(key) != now.get(key):
-                raise ConfigError(
-                    f"the data changed since {self.path} was begun; a resumed run needs the same episodes, so undo the "
-                    "change (`Dataset.undo`) or choose another folder"
-                )
-            if key != "data" and before.get(key) != now.get(key):
-                raise ConfigError(
-                    f"{self.path} was begun with {key} = {before.get(key)!r}, now it is {now.get(key)!r}; "
-                    "resume with the same options or choose another folder"
-                )
+
+def require_same(path: Path, asked_before: Mapping[str, Any], asked_now: Mapping[str, Any]) -> None:
+    """Refuses to go on with what is in a folder where something else is asked for than when it was begun.
+
+    Raises:
+        ConfigError: an option differs; it is named.
+    """
+    before, now = _leaves(asked_before), _leaves(json.loads(json.dumps(asked_now)))
+    for key in sorted(before.keys() | now.keys()):
+        # How the data were named does not matter; what is in them does, and has a fingerprint of its own.
+        if key == "data_fingerprint" and before.get(key) != now.get(key):
+            raise ConfigError(
+                f"the data changed since {path} was begun; a resumed run needs the same episodes, so undo the "
+                "change (`Dataset.undo`) or choose another folder"
+            )
+        if key != "data" and before.get(key) != now.get(key):
+            raise ConfigError(
+                f"{path} was begun with {key} = {before.get(key)!r}, now it is {now.get(key)!r}; "
+                "resume with the same options or choose another folder"
+            )
 
 
 def _holds_nothing(path: Path) -> bool:

@@ -205,16 +205,11 @@ def test_a_watcher_sees_each_episode_once_it_is_durable(demos, tmp_path):
     assert seen == [*training, *measuring, *collecting, (1, "training", 20), 10, 20, (1, "measuring", 2)]
 
 
-def test_the_world_is_left_open_for_its_owner(demos):
-    class Closing(PointWorld):
-        closed = False
-
-        def close(self):
-            self.closed = True
-
-    env = Closing()
+def test_the_world_is_left_open_for_its_owner(demos, monkeypatch):
+    env, closed = PointWorld(), []
+    monkeypatch.setattr(env, "close", lambda: closed.append(True))
     list(told(demos, config=replace(TWO, progress_starts=2), env=env))
-    assert not env.closed
+    assert not closed
 
 
 def test_the_cap_of_the_config_lets_the_expert_drive(demos):
@@ -548,6 +543,17 @@ def test_demonstrations_of_another_task_are_refused_by_name(tmp_path):
         next(told(demos, run=tmp_path / "run"))
     with pytest.raises(SpecMismatch, match=r"'z' against 'y'|'y' against 'z'"):
         next(told(demos, env=Other(), policy=shape(), run=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_twin_of_the_task_is_another_task(demos, tmp_path):
+    class Twin(PointWorld):
+        """The same channels."""
+
+    with pytest.raises(SpecMismatch, match="the dataset of demonstrations is of PointWorld, not of Twin"):
+        next(told(demos, env=Twin(), run=tmp_path / "run"))
+    with pytest.raises(SpecMismatch, match="the policy is of PointWorld, not of Twin"):
+        next(told(demos.with_spec(spec_of(Twin())), env=Twin(), run=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 

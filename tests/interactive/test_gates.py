@@ -251,6 +251,13 @@ def test_the_lazy_expert_stays_until_the_deviation_is_below_tau_back(tau_back, l
     assert gate(tick_of(0.0, Driver.POLICY))
 
 
+def test_the_lazy_expert_never_hands_back_at_a_step_that_is_unsafe():
+    gate = LazyGate(tau_back=0.9)
+    gate._tau = 0.5  # fitted, and smaller
+    assert gate(tick_of(0.6))
+    assert not gate(tick_of(0.4))
+
+
 def test_only_the_lazy_expert_is_shaken():
     assert {name: gate_for(name).expert_noise for name in GATES if gate_for(name).expert_noise} == {"lazy": 0.02}
     assert LazyGate(noise=0.0).expert_noise == 0
@@ -445,6 +452,8 @@ def test_gates_have_the_names_that_users_type():
         ("safe", {"tau": True}, "tau is True; accepted: a number"),
         ("lazy", {"tau": 0.1, "tau_back": 0.2}, "tau_back is 0.2; accepted: above 0, up to tau"),
         ("lazy", {"tau_back": 0}, "tau_back is 0; accepted: above 0, up to tau"),
+        ("lazy", {"seed": 2**32}, "seed is 4294967296; accepted: 0 to 4294967295"),
+        ("thrifty", {"seed": -1}, "seed is -1; accepted: 0 to 4294967295"),
         ("lazy", {"noise": -1}, "noise is -1; accepted: 0 or more"),
         ("ensemble", {"chi": -1}, "chi is -1; accepted: above 0"),
         ("thrifty", {"budget": 0}, "budget is 0; accepted: takeovers for each step, above 0 and up to 1"),

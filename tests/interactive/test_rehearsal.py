@@ -95,6 +95,11 @@ def test_a_gate_is_asked_about_what_was_recorded_and_not_about_what_it_would_hav
         assert (one.labels, one.expert_steps) == (len(episode), driven)
 
 
+def test_a_cap_lets_the_expert_drive_in_a_rehearsal_as_in_a_round(demos):
+    for one in rehearse(Script("."), Drives(torn), demos, cap=1e-6):
+        assert one.labels == one.expert_steps == one.steps
+
+
 def test_a_rehearsal_draws_from_the_seed_of_each_episode(demos):
     gate = DAggerGate("constant", beta=0.5)
     for one, row in zip(rehearse(gate, Drives(stays), demos), demos.rows, strict=True):

@@ -84,7 +84,7 @@ def advise(
         robot = robot or "no"
         expert = expert or ("yes" if _has_script(env) else None)
     answers = (None if answer is None else answer == "yes" for answer in (expert, reward, robot))
-    for line in us.advise(diagnosis, us.Situation(*answers)).lines():
+    for line in us.advise(diagnosis, us.Situation(*answers), env).lines():
         say(line)
 
 

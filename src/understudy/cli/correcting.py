@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from understudy.cli.arguments import (
     Env,
     EnvArguments,
     GateArguments,
-    dataset_at,
+    demonstrations_at,
     existing,
     expert_of,
     named_values,
@@ -21,12 +22,13 @@ from understudy.cli.arguments import (
 )
 from understudy.cli.console import Bar, progress, say
 from understudy.cli.measuring import evaluate
+from understudy.durable import make_folder, write_file
 from understudy.episode import SUCCESS
 from understudy.errors import ConfigError, require_within
 from understudy.evaluate import EVALUATION_SEED
 from understudy.inference import MOST_MEMBERS, FeedForwardConfig
 from understudy.recipe import DAGGER_RECIPE, DAGGER_SHAPE, DAggerConfig, TrainConfig
-from understudy.runs import Run
+from understudy.runs import Run, require_same
 from understudy.workers import MOST_WORKERS
 
 _DOUBTING_MEMBERS = 5
@@ -85,11 +87,13 @@ def dagger(
     world = us.make_env(factory)
     try:
         start = load(existing(policy)) if policy else None
-        given = dataset_at(data, env, env_arguments) if data else None
+        given = demonstrations_at(data, factory) if data else None
+        if start is not None:
+            _require_fit(start, us.spec_of(world), members, shape)
         if dry_run:
             if start is None or given is None:
                 raise ConfigError("--dry-run applies a gate to a policy and recorded episodes; give POLICY and --data")
-            _rehearse(chosen, start, given)
+            _rehearse(chosen, start, given, rounds.cap)
             return
         teacher = expert_of(world, expert)
         if gate == "hg" and not hasattr(teacher, "watch"):
@@ -103,9 +107,12 @@ def dagger(
             start = us.Ensemble.of(single, count, seed=recipe.seed) if count > 1 else single
         chosen.begin(start)
         Run.may_begin(out, resume=resume)  # all refusals come before the first demonstration
-        demos = given if given is not None else _demonstrations(world, expert, out, demonstrations, resume)
-        notes: dict[str, Any] = {"env": env, "expert": expert, "data": str(data or demos.path)}
+        notes: dict[str, Any] = {"env": env, "expert": expert}
         notes |= {"env_arguments": list(env_arguments)} if env_arguments else {}
+        demos = given
+        if demos is None:
+            demos = _demonstrations(world, expert, out, {**notes, "demonstrations": demonstrations}, resume)
+        notes["data"] = str(data or demos.path)
         notes |= {"start": str(policy)} if policy else {}
         with progress() as bar:
             told = us.dagger(
@@ -149,11 +156,34 @@ class Rounds:
         self._bar.at(log.step, log.losses)
 
 
-def _demonstrations(world: Any, expert: str, out: Path, count: int, resume: bool) -> us.Dataset:
-    """Demonstrations of the expert, in a folder beside the run, of which those still missing are recorded."""
-    path = out.with_name(f"{out.name}-demonstrations")
+def _require_fit(policy: us.Policy, spec: us.Spec, members: int | None, shape: FeedForwardConfig) -> None:
+    """Refuses a policy of another task, and a shape or a number of members that are not its own."""
+    policy.spec.require(spec, what=spec.env_id, against="the policy")
+    policy.spec.require_same_world(spec, what="the policy")
+    own = list(policy.members) if isinstance(policy, us.Ensemble) else [policy]
+    if members not in (None, len(own)) or shape not in (DAGGER_SHAPE, getattr(own[0], "config", None)):
+        raise ConfigError(
+            "the shape and the members that are asked for are not those of POLICY; leave the options out, or POLICY"
+        )
+
+
+def _demonstrations(world: Any, expert: str, out: Path, asked: dict[str, Any], resume: bool) -> us.Dataset:
+    """Demonstrations of the expert, in a folder beside the run, of which those still missing are recorded.
+
+    Beside them is a file with what was asked for, so that a resumed command does not mix those of two experts.
+    """
+    name, count = out.resolve().name, asked["demonstrations"]
+    if not name:
+        raise ConfigError(f"{out} has no folder beside it for the demonstrations; choose another --out, or give --data")
+    path = out.resolve().with_name(f"{name}-demonstrations")
+    asked_for = path.with_name(f"{path.name}.json")
     if path.exists() and not resume:
         raise ConfigError(f"{path} exists; give it with --data, or continue with --resume")
+    if path.exists() and asked_for.exists():
+        require_same(path, json.loads(asked_for.read_text()), asked)
+    else:
+        make_folder(path.parent)
+        write_file(asked_for, json.dumps(asked, indent=1).encode())
     # A person who watches is asked to demonstrate, and then is engaged throughout.
     teacher = expert_of(world, expert)
     if (out / "config.json").exists():
@@ -167,9 +197,9 @@ def _demonstrations(world: Any, expert: str, out: Path, count: int, resume: bool
     return us.Dataset.open(path)
 
 
-def _rehearse(gate: us.Gate, policy: us.Policy, dataset: us.Dataset) -> None:
+def _rehearse(gate: us.Gate, policy: us.Policy, dataset: us.Dataset, cap: float | None) -> None:
     steps = labels = driven = interventions = 0
-    for one in us.rehearse(gate, policy, dataset):
+    for one in us.rehearse(gate, policy, dataset, cap=cap):
         say(
             f"episode {one.episode}: {one.labels} labels, {one.expert_steps} of {one.steps} steps driven by the "
             f"expert, {one.interventions} takeovers"

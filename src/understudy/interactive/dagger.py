@@ -129,8 +129,11 @@ def dagger(
     """
     config, recipe, watcher = config or DAggerConfig(), recipe or DAGGER_RECIPE, watcher or _Nobody()
     spec = spec_of(env)
+    demos.spec.require(spec, what=spec.env_id, against="the dataset of demonstrations")
+    demos.spec.require_same_world(spec, what="the dataset of demonstrations")
     demos = demos.with_spec(spec)
     policy.spec.require(spec, what=spec.env_id, against="the policy")
+    policy.spec.require_same_world(spec, what="the policy")
     gate.begin(policy)
     with ExitStack() as stack:
         description = {

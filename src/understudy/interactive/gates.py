@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from understudy.agent import Driver
 from understudy.dataset import Dataset
 from understudy.episode import Episode
-from understudy.errors import ConfigError, require_options
+from understudy.errors import ConfigError, require_options, require_within
 from understudy.inference import Predictor
 from understudy.interactive.ledger import takeovers
 from understudy.interactive.risk import Score, labelled_steps, learn_deviation, learn_success, member_proposals
 from understudy.interactive.tick import Gate, Measure, Tick, measure_for
 from understudy.policies import Policy
+from understudy.recipe import LARGEST_SEED
 
 _REMEMBERED = 50  # episodes over which novelty and risk are ranked
 SCHEDULES = ("indicator", "constant", "linear", "exponential")
@@ -117,6 +118,7 @@ class SafeGate(Gate):
             value = getattr(self, name)
             _require(0 < value < 1, name, value, "between 0 and 1")
         _require(0 <= self.ask <= 1, "ask", self.ask, "0 to 1")
+        require_within("seed", self.seed, 0, LARGEST_SEED)
         self._tau = self.tau or 0.0
 
     def fit(self, dataset: Dataset, policy: Policy) -> None:
@@ -141,8 +143,8 @@ class LazyGate(SafeGate):
     label, so that the data show how to come back.
 
     Args:
-        tau_back: deviation below which the policy drives again, in half-ranges; tau / sqrt(10) where not given, the
-            authors' tenth of a squared deviation.
+        tau_back: deviation below which the policy drives again, in half-ranges, or tau where that is smaller;
+            tau / sqrt(10) where not given, the authors' tenth of a squared deviation.
         noise: deviation of the noise on the expert's executed action, in half-ranges.
 
     Raises:
@@ -167,7 +169,8 @@ class LazyGate(SafeGate):
         if tick.driver == Driver.POLICY:
             return super().__call__(tick)
         # Differs from Hoque et al. 2021a: not squared, and at agreement the policy drives this step, not the next one.
-        return tick.deviation() >= (self._tau / math.sqrt(10) if self.tau_back is None else self.tau_back)
+        back = self._tau / math.sqrt(10) if self.tau_back is None else min(self.tau_back, self._tau)
+        return tick.deviation() >= back
 
 
 @dataclass
@@ -272,6 +275,7 @@ class ThriftyGate(Gate):
     def __post_init__(self) -> None:
         _require(0 < self.budget <= 1, "budget", self.budget, "takeovers for each step, above 0 and up to 1")
         _require(0 < self.discount < 1, "discount", self.discount, "between 0 and 1")
+        require_within("seed", self.seed, 0, LARGEST_SEED)
 
     def begin(self, policy: Policy) -> None:
         _require_ensemble(policy, self.name)

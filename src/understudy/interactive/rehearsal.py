@@ -52,7 +52,7 @@ class _Recorded:
         return self.answer
 
 
-def rehearse(gate: Gate, policy: Policy, dataset: Dataset) -> Iterator[Rehearsal]:
+def rehearse(gate: Gate, policy: Policy, dataset: Dataset, *, cap: float | None = None) -> Iterator[Rehearsal]:
     """Fits a gate to a dataset and a policy, and lets it decide along the recorded observations.
 
     The states are those of the recording: what would have followed from another driver is not known.
@@ -61,6 +61,7 @@ def rehearse(gate: Gate, policy: Policy, dataset: Dataset) -> Iterator[Rehearsal
         gate: any but that of HG-DAgger, which only a person at the robot can answer for.
         policy: a trained one.
         dataset: episodes with a label, or the expert driving, at every step.
+        cap: as in DAggerConfig.
 
     Raises:
         ConfigError: the gate waits for a person, or cannot judge this policy.
@@ -73,7 +74,7 @@ def rehearse(gate: Gate, policy: Policy, dataset: Dataset) -> Iterator[Rehearsal
     gate.begin(policy)
     gate.fit(dataset, policy)
     expert = _Recorded()
-    agent = GatedAgent(policy.for_execution(), expert, gate)
+    agent = GatedAgent(policy.for_execution(), expert, gate, cap=cap)
     for row, episode in zip(dataset.rows, dataset, strict=True):
         if not episode.targets()[1].all():
             raise DataError(
