@@ -930,15 +930,15 @@ def _dagger_table(content: dict[str, Any]) -> list[str]:
         "interval of the difference is a bootstrap over seeds and starts; p is corrected by Holm over twelve tasks. "
         "`safe-asking` is SafeDAgger that asks at a few of the steps, too, that it finds safe.",
         "",
-        *_against_bc(chosen, content["tasks"]),
+        *_against_bc(chosen),
         "",
         "The tasks of `safe-asking` with plain DAgger (p is that of plain DAgger on all twelve):",
         "",
-        *_against_bc(other, content["tasks"]),
+        *_against_bc(other),
     ]
 
 
-def _against_bc(rows: dict[str, Any], tasks: dict[str, Any]) -> list[str]:
+def _against_bc(rows: dict[str, Any]) -> list[str]:
     lines = [
         "| task | gate | rounds | seeds | labels | it | cloning | difference, 95 % interval | p | expert | "
         "cloning on tuning starts |",
@@ -946,7 +946,7 @@ def _against_bc(rows: dict[str, Any], tasks: dict[str, Any]) -> list[str]:
     ]
     for task, row in rows.items():
         lines.append(
-            f"| {task} | {row['gate']} | {tasks[task]['rounds']} | {row['seeds']} | "
+            f"| {task} | {row['gate']} | {row['rounds']} | {row['seeds']} | "
             f"{row['labels']:,.0f} | {percent(row['dagger'])} | {percent(row['bc'])} | "
             f"{100 * row['difference']:+.1f} {interval(row['interval'])} | {row['p_holm']:.3f} | "
             f"{percent(row['expert'])} | {percent(row['bc_on_tuning_starts'])} |"
