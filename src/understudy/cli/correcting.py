@@ -172,10 +172,10 @@ def _demonstrations(world: Any, expert: str, out: Path, asked: dict[str, Any], r
 
     Beside them is a file with what was asked for, so that a resumed command does not mix those of two experts.
     """
-    name, count = out.resolve().name, asked["demonstrations"]
-    if not name:
+    run, count = out if out.name not in ("", "..") else out.resolve(), asked["demonstrations"]
+    if not run.name:
         raise ConfigError(f"{out} has no folder beside it for the demonstrations; choose another --out, or give --data")
-    path = out.resolve().with_name(f"{name}-demonstrations")
+    path = run.with_name(f"{run.name}-demonstrations")
     asked_for = path.with_name(f"{path.name}.json")
     if path.exists() and not resume:
         raise ConfigError(f"{path} exists; give it with --data, or continue with --resume")
