@@ -17,7 +17,7 @@ from dagger_family import MAX_STEPS, PROCESSES, ROUNDS, TASKS, bits, expert_of, 
 
 import understudy as us
 
-SEEDS, TUNED = (5,), range(540_000, 540_050)
+SEEDS, TUNED = (5, 6, 7), range(540_000, 540_100)
 CURVE = (1, 2, 3)  # times the demonstrations that the task begins with
 
 
@@ -38,12 +38,12 @@ def clones(task: str, seed: int) -> dict[str, Any]:
 
 
 def measure(name: str) -> Any:
-    """The cell called `name`: "TASK, clones, seed N" or "TASK, dagger, seed N"."""
+    """The cell called `name`: "TASK, clones, seed N", or "TASK, GATE, seed N" with the gate of the comparison."""
     task, what, seed = name.split(", ")
     number = int(seed.removeprefix("seed "))
     if what == "clones":
         return clones(task, number)
-    return interactive(task, what, number, with_bc=True, starts=TUNED, progress_starts=0)
+    return interactive(task, what, number, starts=TUNED, progress_starts=0)
 
 
 def rate(bits_of_starts: str) -> float:
@@ -61,7 +61,8 @@ def main() -> None:
         starts=len(TUNED),
         max_steps=MAX_STEPS,
     )
-    wanted = [f"{task}, {what}, seed {seed}" for seed in SEEDS for what in ("dagger", "clones") for task in TASKS]
+    wanted = [f"{name}, {task.gate}, seed {seed}" for seed in SEEDS for name, task in TASKS.items()]
+    wanted += [f"{name}, clones, seed {seed}" for seed in SEEDS for name in TASKS]
     with ProcessPoolExecutor(PROCESSES) as pool:
         running = {pool.submit(measure, name): name for name in wanted if results.asks_for(name)}
         for done in as_completed(running):
@@ -71,7 +72,7 @@ def main() -> None:
     table: dict[str, Any] = {}
     for name, cell in results.cells.items():
         task, what, seed = name.split(", ")
-        if what == "dagger":
+        if what != "clones":
             row = {"dagger": rate(cell["success"]), "bc": rate(cell["bc"]["success"]), "labels": cell["labels"]}
             table.setdefault(task, {})[seed] = row
     results.write(tasks=table)

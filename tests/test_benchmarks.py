@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import gymnasium as gym
 import pytest
@@ -97,6 +98,14 @@ def test_a_missed_target_is_called_missed(quote, tmp_path):
     assert "| 30.0 % | **missed** | [25.0, 35.0]; seeds 20.0 % to 40.0 % |" in rows[0]
     assert "**missed**" in rows[1]
     assert "training 0, 1; starts from 700000" in rows[-1]
+
+
+def test_the_study_of_dagger_asks_for_what_the_family_measures(monkeypatch):
+    study = benchmark("dagger_study")
+    asked = create_autospec(study.interactive, return_value={"success": "1"})
+    monkeypatch.setattr(study, "interactive", asked)
+    assert study.measure("PickPlace, safe-asking, seed 6") == {"success": "1"}
+    assert asked.call_args.args == ("PickPlace", "safe-asking", 6)
 
 
 def test_the_phases_of_a_dagger_run_add_up_to_its_time(tmp_path):

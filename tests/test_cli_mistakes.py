@@ -97,7 +97,7 @@ def test_a_dataset_takes_episodes_of_its_own_world_only(story, said, tmp_path):
     assert "it is Slide-v0 against Line-v0" in line
     assert contents(story / "data").keys() - before.keys() <= {story / "data" / "writer.lock"}
     assert said("record", "--env", "lines_of_tests:Slide-v0", "--out", tmp_path / "slide", "--episodes", "1")[0] == 0
-    with pytest.raises(ValueError, match="keep a dataset for each world"):
+    with pytest.raises(ValueError, match="keep data and policies of each world apart"):
         Dataset.open("data").merge(Dataset.open(tmp_path / "slide"))
 
 

@@ -95,7 +95,9 @@ def test_a_wrapper_that_changes_the_numbers_takes_their_names_away():
 def test_worlds_with_equal_channels_are_told_apart_by_their_ids():
     reach, push = (Spec(name, 50.0, (Channel("x"),), (Channel("v"),)) for name in ("Reach-v0", "Push-v0"))
     reach.require(push, what="push", against="reach")
-    with pytest.raises(SpecMismatch, match="the policy is of Reach-v0, not of Push-v0"):
-        reach.require_same_world(push, what="the policy")
-    reach.require_same_world(replace(push, env_id=""), what="the policy")
-    reach.require_same_world(reach, what="the policy")
+    with pytest.raises(SpecMismatch, match="the world does not fit the policy: it is Push-v0 against Reach-v0"):
+        reach.require_same_task(push, what="the world", against="the policy")
+    reach.require_same_task(replace(push, env_id=""), what="the world", against="the policy")
+    reach.require_same_task(reach, what="the world", against="the policy")
+    with pytest.raises(SpecMismatch, match="1 observation channels against 2"):
+        reach.require_same_task(replace(reach, observations=(Channel("x"),) * 2), what="the world", against="it")

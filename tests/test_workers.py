@@ -185,12 +185,18 @@ def test_a_job_that_breaks_every_worker_is_named_in_the_end():
     assert len(told) == 2, "the third one is raised"
 
 
+def until_all_are_built(pool):
+    """One worker may do all jobs while the other still builds, and one that dies then is not replaced."""
+    until_s = time.monotonic() + 60
+    while not all(worker.built for worker in pool._workers) and time.monotonic() < until_s:
+        list(pool.map(range(4)))
+
+
 def test_a_worker_that_dies_while_nobody_listens_is_replaced():
     told = []
     with Pool(Fault(), 2, on_broken=told.append) as pool:
+        until_all_are_built(pool)
         until_s = time.monotonic() + 60
-        while not all(worker.built for worker in pool._workers) and time.monotonic() < until_s:
-            list(pool.map(range(4)))  # one may do all of these while the other still builds
         os.kill(pool.pids[0], signal.SIGKILL)
         while not told and time.monotonic() < until_s:  # one worker may do all jobs before the other's death is known
             assert list(pool.map(range(6))) == [0, 1, 4, 9, 16, 25]
@@ -231,5 +237,6 @@ def test_every_worker_hears_the_news_before_the_jobs_that_follow(tmp_path):
         for factor in (1, 2, 3):
             pool.tell((factor, [factor] * 100_000))
             if factor == 3:
+                until_all_are_built(pool)
                 os.kill(pool.pids[1], signal.SIGKILL)
             assert list(pool.map(range(5))) == [job * factor * 100_000 for job in range(5)]

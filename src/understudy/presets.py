@@ -132,7 +132,8 @@ _RESIDUAL = Preset(
 )
 
 # Of `understudy demo` and its benchmark: larger steps from a clone that is good already are a random walk, and fewer
-# episodes than these say little of which of two good policies is better. Ten members did a point better than five.
+# episodes than these say little of which of two good policies is better. In trials ten members did a point better than
+# five.
 PICK_PLACE = replace(
     _RESIDUAL,
     about="the residual with small steps, for a clone that is good already",

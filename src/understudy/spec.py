@@ -90,16 +90,17 @@ class Spec:
         if difference:
             raise SpecMismatch(f"{what} does not fit {against}: {difference}; use data and policies of one task")
 
-    def require_same_world(self, other: Spec, *, what: str) -> None:
-        """Raises SpecMismatch where `what`, of which this spec speaks, is of another world than `other`.
+    def require_same_task(self, other: Spec, *, what: str, against: str) -> None:
+        """Raises SpecMismatch where `other` is not what this spec describes, or is of a world with another id.
 
         Worlds with equal channels may be different tasks (`FetchPush`, `FetchSlide`). Ids that nobody stated are not
         compared.
         """
+        self.require(other, what=what, against=against)
         if self.env_id and other.env_id and self.env_id != other.env_id:
             raise SpecMismatch(
-                f"{what} is of {self.env_id}, not of {other.env_id}; use data and policies of one task (where both are "
-                "one, give the data the id of the world: Dataset.with_spec)"
+                f"{what} does not fit {against}: it is {other.env_id} against {self.env_id}; keep data and policies of "
+                "each world apart (where both are one, give the data the id of the world: Dataset.with_spec)"
             )
 
     def to_json(self) -> dict[str, Any]:

@@ -550,9 +550,9 @@ def test_a_twin_of_the_task_is_another_task(demos, tmp_path):
     class Twin(PointWorld):
         """The same channels."""
 
-    with pytest.raises(SpecMismatch, match="the dataset of demonstrations is of PointWorld, not of Twin"):
+    with pytest.raises(SpecMismatch, match=r"does not fit .*demos: it is Twin against PointWorld"):
         next(told(demos, env=Twin(), run=tmp_path / "run"))
-    with pytest.raises(SpecMismatch, match="the policy is of PointWorld, not of Twin"):
+    with pytest.raises(SpecMismatch, match="does not fit the policy: it is Twin against PointWorld"):
         next(told(demos.with_spec(spec_of(Twin())), env=Twin(), run=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 

@@ -541,9 +541,9 @@ def test_demonstrations_and_policies_of_another_task_are_refused_by_name(start, 
         next(finetune(start, other, config=FEW))
     with pytest.raises(SpecMismatch, match=r"'z' against 'y'|'y' against 'z'"):
         next(finetune(fresh_for(other), other, demo_term=DemoTerm(demos), config=FEW))
-    with pytest.raises(SpecMismatch, match="the policy is of ReachWorld, not of Twin"):
+    with pytest.raises(SpecMismatch, match="does not fit the policy: it is Twin against ReachWorld"):
         next(finetune(start, Twin(), config=FEW))
-    with pytest.raises(SpecMismatch, match=r"the demonstrations .* is of ReachWorld, not of Twin"):
+    with pytest.raises(SpecMismatch, match=r"does not fit .*data: it is Twin against ReachWorld"):
         next(finetune(fresh_for(Twin()), Twin(), demo_term=DemoTerm(demos), config=FEW))
 
 

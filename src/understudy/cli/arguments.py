@@ -104,8 +104,7 @@ def dataset_at(path: Path, env: str | None, env_arguments: Sequence[str] = ()) -
 def demonstrations_at(path: Path, world: World) -> us.Dataset:
     """The demonstrations at a path, with the names of the world; refused where they are of another one."""
     spec, dataset = world_spec(world), _opened(path)
-    dataset.spec.require(spec, what=spec.env_id, against=str(path))
-    dataset.spec.require_same_world(spec, what=f"the dataset {path}")
+    dataset.require_same_task(spec, what="the world")
     return dataset.with_spec(spec)
 
 

@@ -158,8 +158,7 @@ class Rounds:
 
 def _require_fit(policy: us.Policy, spec: us.Spec, members: int | None, shape: FeedForwardConfig) -> None:
     """Refuses a policy of another task, and a shape or a number of members that are not its own."""
-    policy.spec.require(spec, what=spec.env_id, against="the policy")
-    policy.spec.require_same_world(spec, what="the policy")
+    policy.spec.require_same_task(spec, what="the world", against="the policy")
     own = list(policy.members) if isinstance(policy, us.Ensemble) else [policy]
     if members not in (None, len(own)) or shape not in (DAGGER_SHAPE, getattr(own[0], "config", None)):
         raise ConfigError(

@@ -17,7 +17,7 @@ from understudy.dataset.index import MANIFEST, Row, fingerprint
 from understudy.dataset.joined import Joined
 from understudy.durable import is_regular
 from understudy.episode import FAILURE, Episode
-from understudy.errors import ConfigError, DataError, SpecMismatch
+from understudy.errors import ConfigError, DataError
 from understudy.spec import Spec, spec_of
 
 
@@ -220,19 +220,12 @@ class Dataset:
         return rows
 
     def require_same_task(self, spec: Spec, *, what: str) -> None:
-        """Refuses what may not be written here: other channels, units or another rate, or the id of another world.
-
-        Worlds with equal channels may be different tasks (`FetchPush`, `FetchSlide`), which one dataset never mixes.
+        """Refuses what is not of this dataset's task: other channels, units or rate, or the id of another world.
 
         Raises:
             SpecMismatch: it differs, in the way that is named.
         """
-        self.spec.require(spec, what=what, against=str(self.path))
-        if spec.env_id and self.spec.env_id and spec.env_id != self.spec.env_id:
-            raise SpecMismatch(
-                f"{what} does not fit {self.path}: it is {spec.env_id} against {self.spec.env_id}; keep a dataset for "
-                "each world"
-            )
+        self.spec.require_same_task(spec, what=what, against=str(self.path))
 
     def split(self, held_out: float = 0.1, seed: int = 0) -> tuple[Dataset, Dataset]:
         """Two views without a common episode: to train on, and held out.

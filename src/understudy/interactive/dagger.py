@@ -129,11 +129,9 @@ def dagger(
     """
     config, recipe, watcher = config or DAggerConfig(), recipe or DAGGER_RECIPE, watcher or _Nobody()
     spec = spec_of(env)
-    demos.spec.require(spec, what=spec.env_id, against="the dataset of demonstrations")
-    demos.spec.require_same_world(spec, what="the dataset of demonstrations")
+    demos.require_same_task(spec, what="the world")
     demos = demos.with_spec(spec)
-    policy.spec.require(spec, what=spec.env_id, against="the policy")
-    policy.spec.require_same_world(spec, what="the policy")
+    policy.spec.require_same_task(spec, what="the world", against="the policy")
     gate.begin(policy)
     with ExitStack() as stack:
         description = {

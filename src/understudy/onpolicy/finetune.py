@@ -144,7 +144,9 @@ def finetune(
     update, watcher = update or NPG(), watcher or _Nobody()
     world = _world(env, workers)
     spec, horizon = _looked_at(world, config)
-    _require_one_task(spec, policy, demo_term)
+    policy.spec.require_same_task(spec, what="the world", against="the policy")
+    if demo_term is not None:
+        demo_term.demos.require_same_task(spec, what="the world")
     learner = Learner(policy, spec, update, demo_term, config)
     budget = _Budget(config, horizon)
     description = {
@@ -358,16 +360,6 @@ def _looked_at(world: World, config: FinetuneConfig) -> tuple[Spec, int]:
     if not limits:
         raise ConfigError(f"{spec.env_id} names no limit of steps; give max_steps, the longest an episode may take")
     return spec, min(limits)
-
-
-def _require_one_task(spec: Spec, policy: Policy, term: Term | None) -> None:
-    """Refuses a policy or demonstrations of other channels, or of a world with another id."""
-    world = spec.env_id or "the world"
-    policy.spec.require(spec, what=world, against="the policy")
-    policy.spec.require_same_world(spec, what="the policy")
-    if term is not None:
-        term.demos.with_spec(spec)
-        term.demos.spec.require_same_world(spec, what=f"the demonstrations {term.demos.path}")
 
 
 def _told(error: WorkerError) -> None:
