@@ -28,9 +28,9 @@ from common import Results, data
 from parallel_rollouts import Stepper
 
 import understudy as us
-from understudy.onpolicy import Term
 from understudy.policies import Policy
 from understudy.presets import Preset
+from understudy.reinforcement import Term
 from understudy.rollout import _Job
 from understudy.workers import Pool
 from understudy.worlds import make_env

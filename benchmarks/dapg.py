@@ -26,9 +26,9 @@ from understudy.agent import Demonstrator
 from understudy.dataset import Dataset
 from understudy.dataset.record import record
 from understudy.evaluate import Evaluation, evaluate, wilson_interval
-from understudy.onpolicy import clone_for, finetune, starts_for, term_for, update_for
 from understudy.policies import FeedForward, Policy
 from understudy.presets import PICK_PLACE, PRESETS, Preset
+from understudy.reinforcement import clone_for, finetune, starts_for, term_for, update_for
 from understudy.sim.experts import expert_for
 from understudy.spec import spec_of
 from understudy.worlds import make_env

@@ -213,7 +213,7 @@ def test_demonstrations_and_policies_of_another_world_are_refused(story, tmp_pat
 
 @pytest.mark.parametrize("name", presets.PRESETS)
 def test_a_preset_is_a_recipe_that_can_be_built(name):
-    from understudy.onpolicy import update_for
+    from understudy.reinforcement import update_for
 
     preset = presets.preset_called(name)
     assert update_for(preset.update, preset.update_options).name == preset.update

@@ -15,7 +15,7 @@ SOURCE = Path(understudy.__file__).parent
 LAYERS = (
     ("cli",),
     ("demo",),
-    ("report", "interactive", "onpolicy"),
+    ("report", "interactive", "reinforcement"),
     ("trainer",),
     ("checkpoint",),
     ("windows",),
@@ -44,7 +44,7 @@ LAYERS = (
     ("agent", "spec"),
     ("errors",),
 )
-NEEDS_TORCH = {"interactive", "onpolicy", "trainer", "checkpoint", "windows", "policies", "normalize"}
+NEEDS_TORCH = {"interactive", "reinforcement", "trainer", "checkpoint", "windows", "policies", "normalize"}
 
 
 def layer_of(module: str) -> str:

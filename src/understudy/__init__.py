@@ -61,7 +61,8 @@ if TYPE_CHECKING:
         gate_for,
         rehearse,
     )
-    from understudy.onpolicy import (
+    from understudy.policies import Ensemble, FeedForward, Policy
+    from understudy.reinforcement import (
         NPG,
         PPO,
         DemoStarts,
@@ -74,7 +75,6 @@ if TYPE_CHECKING:
         term_for,
         update_for,
     )
-    from understudy.policies import Ensemble, FeedForward, Policy
     from understudy.trainer import TrainLog, train
 
 _WITH_TORCH = {
@@ -91,17 +91,17 @@ _WITH_TORCH = {
     "dagger": "understudy.interactive",
     "gate_for": "understudy.interactive",
     "rehearse": "understudy.interactive",
-    "NPG": "understudy.onpolicy",
-    "PPO": "understudy.onpolicy",
-    "DemoStarts": "understudy.onpolicy",
-    "DemoTerm": "understudy.onpolicy",
-    "DistanceTerm": "understudy.onpolicy",
-    "FinetuneLog": "understudy.onpolicy",
-    "clone_for": "understudy.onpolicy",
-    "finetune": "understudy.onpolicy",
-    "starts_for": "understudy.onpolicy",
-    "term_for": "understudy.onpolicy",
-    "update_for": "understudy.onpolicy",
+    "NPG": "understudy.reinforcement",
+    "PPO": "understudy.reinforcement",
+    "DemoStarts": "understudy.reinforcement",
+    "DemoTerm": "understudy.reinforcement",
+    "DistanceTerm": "understudy.reinforcement",
+    "FinetuneLog": "understudy.reinforcement",
+    "clone_for": "understudy.reinforcement",
+    "finetune": "understudy.reinforcement",
+    "starts_for": "understudy.reinforcement",
+    "term_for": "understudy.reinforcement",
+    "update_for": "understudy.reinforcement",
     "load": "understudy.checkpoint",
     "save": "understudy.checkpoint",
     "Ensemble": "understudy.policies",

@@ -202,7 +202,7 @@ def _practise(
     out: Path, seed: int, workers: int, say: Callable[[str], None], progress: Bar
 ) -> tuple[Evaluation, Evaluation]:
     """The clone of imperfect demonstrations, and what reinforcement learning makes of it."""
-    from understudy.onpolicy import clone_for, finetune, update_for
+    from understudy.reinforcement import clone_for, finetune, update_for
 
     preset, before, after = PICK_PLACE, out / "bc-trembling", out / "practised"
     demonstrations = _record(out / "data-trembling", TREMBLING, IMPERFECT, progress)

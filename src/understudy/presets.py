@@ -131,6 +131,24 @@ _RESIDUAL = Preset(
     ),
 )
 
+_TD3 = replace(
+    _RESIDUAL,
+    about="critics that learn from every step so far, and a residual within what was tried: the fewest steps",
+    update="td3",
+    update_options={},
+    finetune=FinetuneConfig(
+        episodes=5,
+        gamma=0.98,
+        tune="residual",
+        residual_hidden=(64, 64),
+        residual_limit=1.0,
+        deviation="range",
+        deviation_factor=0.05,
+        average=0.8,
+        best_window=12,
+    ),
+)
+
 # Of `understudy demo` and its benchmark: larger steps from a clone that is good already are a random walk, and fewer
 # episodes than these say little of which of two good policies is better. In trials ten members did a point better than
 # five.
@@ -158,6 +176,7 @@ _SCRATCH = Preset(
 
 PRESETS: dict[str, Preset] = {
     "residual": _RESIDUAL,
+    "residual-td3": _TD3,
     "small-batches": _SMALL,
     "dapg-paper": _PAPER,
     "scratch": _SCRATCH,

@@ -127,6 +127,8 @@ class FinetuneConfig:
         tune: `all` weights of the policy; or its `residual`, a small map of the scaled observation that is added to
             what the policy does, beginning at 0, while the policy stays frozen.
         residual_hidden: sizes of the residual's tanh layers; it is linear without any.
+        residual_limit: that no channel of the residual goes beyond, in first deviations of the exploration, so that it
+            stays where something was tried; none where not given.
         deviation: the first deviation of the Gaussian: `spread`, that of the demonstrated actions; `residual`, what the
             policy leaves unexplained of them; `own`, the one a Gaussian policy was trained with; `range`, half of the
             range of each action.
@@ -162,6 +164,7 @@ class FinetuneConfig:
     gae_lambda: float = 0.97
     tune: str = "all"
     residual_hidden: tuple[int, ...] = ()
+    residual_limit: float | None = None
     deviation: str = "spread"
     deviation_factor: float = 1.0
     least_deviation: float = 0.01
@@ -206,6 +209,9 @@ class FinetuneConfig:
         _require(
             not self.residual_hidden or self.tune == "residual", self, "residual_hidden", "none where all is tuned"
         )
+        limit = self.residual_limit
+        _require(limit is None or 0 < limit < math.inf, self, "residual_limit", "above 0")
+        _require(limit is None or self.tune == "residual", self, "residual_limit", "none where all is tuned")
 
 
 def _require(holds: bool, config: TrainConfig | DAggerConfig | FinetuneConfig, name: str, accepted: str) -> None:

@@ -108,8 +108,8 @@ def finetune(
         resume: continue an interrupted run; the result is the same bytes.
     """
     from understudy.checkpoint import load
-    from understudy.onpolicy.board import Board
-    from understudy.onpolicy.finetune import require_budget
+    from understudy.reinforcement.board import Board
+    from understudy.reinforcement.finetune import require_budget
 
     require_within("starts", starts, 1, EVALUATION_SEED)
     require_within("workers", workers, 1, MOST_WORKERS)

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from understudy.episode import Episode
-from understudy.onpolicy.value import ValueFunction
 from understudy.recipe import FinetuneConfig
+from understudy.reinforcement.value import ValueFunction
 
 CONFIG = FinetuneConfig(value_hidden=(16,), value_epochs=30, value_batch=32, value_learning_rate=3e-3)
 

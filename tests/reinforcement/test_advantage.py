@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from understudy.episode import Episode
-from understudy.onpolicy.advantage import discounted, generalised_advantages, last_value, whitened
+from understudy.reinforcement.advantage import discounted, generalised_advantages, last_value, whitened
 
 
 def episode(**columns):

@@ -8,15 +8,15 @@ import pytest
 import torch
 from safetensors import numpy as safetensors
 
-from tests.onpolicy.reach import CLONED, SHAPE, ReachWorld, clone, demonstrations, fresh
+from tests.reinforcement.reach import CLONED, SHAPE, ReachWorld, clone, demonstrations, fresh
 from understudy.checkpoint import load, save
 from understudy.errors import ConfigError, PolicyError
 from understudy.execution import PolicyAgent
 from understudy.inference import FeedForwardConfig
 from understudy.loading import load_predictor
-from understudy.onpolicy.actor import Actor, own_log_deviation
 from understudy.policies import Ensemble, FeedForward
 from understudy.recipe import TrainConfig
+from understudy.reinforcement.actor import Actor, own_log_deviation
 from understudy.rollout import rollout
 from understudy.spec import spec_of
 from understudy.statistics import ChannelStatistics

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from understudy.dataset import Dataset
 from understudy.errors import ConfigError, DataError, require_within
-from understudy.onpolicy.actor import Actor
-from understudy.onpolicy.updates import Batch
 from understudy.recipe import LONGEST_LEAD
+from understudy.reinforcement.actor import Actor
+from understudy.reinforcement.updates import Batch
 from understudy.windows import Windows
 
 SCALES = ("max", "one")

@@ -13,18 +13,20 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
-from understudy.checkpoint import load, load_state, save, save_state
+from understudy.checkpoint import load, save
 from understudy.durable import write_file
 from understudy.episode import Episode
 from understudy.errors import ConfigError, WorkerError
-from understudy.onpolicy.demos import Term
-from understudy.onpolicy.judging import Verdict, best_of
-from understudy.onpolicy.learner import Learner
-from understudy.onpolicy.starts import DemoStarts, start_seed
-from understudy.onpolicy.updates import NPG, Update
 from understudy.policies import Policy
 from understudy.policy_file import weights_fingerprint
 from understudy.recipe import FinetuneConfig
+from understudy.reinforcement.demos import Term
+from understudy.reinforcement.judging import Verdict, best_of
+from understudy.reinforcement.learner import Learner
+from understudy.reinforcement.on_policy import OnPolicyLearner
+from understudy.reinforcement.starts import DemoStarts, start_seed
+from understudy.reinforcement.td3 import TD3, ReplayLearner
+from understudy.reinforcement.updates import NPG, Update
 from understudy.rollout import Collector
 from understudy.runs import Run
 from understudy.spec import Spec, spec_of
@@ -44,8 +46,9 @@ class FinetuneLog:
         numbers: of this batch: `episodes`; of those that began where the world says `mean_return`, and `success` and
             `sustained` (the shares that succeeded, and on more than 25 steps; None where the world says nothing of
             it); of the update `kl`, `step_length` and `halvings` (`UpdateLog`), `deviation` (mean sigma, in deviations
-            of the actions) and `demo_weight`; `value_error`, the share of the returns' variance that the value
-            function had left unexplained; and the seconds `collect_s` and `learn_s`.
+            of the actions) and `demo_weight`, or of `TD3` the `residual`'s root mean square as a share of its limit,
+            and `value`, what the critics expect; `value_error`, the share of the variance of what it had to learn that
+            the value function, or the critics, had left unexplained; and the seconds `collect_s` and `learn_s`.
         time_left_s: at this speed.
         policy: as it is now; in the last log the one that is deployed.
         verdict: how the deployed policy was chosen; None before the last log.
@@ -62,9 +65,11 @@ class FinetuneLog:
     def __str__(self) -> str:
         if self.verdict is not None:
             return f"{self.step:,} steps: {self.verdict}"
-        success, kl = self.numbers.get("success"), self.numbers.get("kl")
+        success, kl, value = (self.numbers.get(name) for name in ("success", "kl", "value"))
         told = "" if success is None else f"success {success:.2f}, "
-        return f"{self.step:,} of {self.steps:,} steps: {told}return {self.numbers['mean_return']:.2f}, KL {kl:.4f}"
+        learnt = "" if value is None else f", value {value:.2f}"
+        learnt = learnt if kl is None else f", KL {kl:.4f}"
+        return f"{self.step:,} of {self.steps:,} steps: {told}return {self.numbers['mean_return']:.2f}{learnt}"
 
 
 class Watcher(Protocol):
@@ -92,7 +97,7 @@ class _Nobody:
 def finetune(
     policy: Policy,
     env: gym.Env[Any, Any] | World,
-    update: Update | None = None,
+    update: Update | TD3 | None = None,
     *,
     demo_term: Term | None = None,
     steps: int | None = None,
@@ -147,7 +152,7 @@ def finetune(
     policy.spec.require_same_task(spec, what="the world", against="the policy")
     if demo_term is not None:
         demo_term.demos.require_same_task(spec, what="the world")
-    learner = Learner(policy, spec, update, demo_term, config)
+    learner = _learner(policy, spec, update, demo_term, config)
     budget = _Budget(config, horizon)
     description = {
         "command": "finetune",
@@ -162,9 +167,8 @@ def finetune(
         **(notes or {}),
     }
     folder = Run(run, description, resume=resume) if run is not None else None
-    if folder and folder.checkpoint.exists():
-        learner.restore(load_state(folder.checkpoint))
     if folder and resume:
+        learner.load(folder)
         folder.rewind(learner.step)
     if config.steps == 0:
         yield from _untried(policy, folder)
@@ -255,7 +259,7 @@ class _Job:
             if folder:
                 # Metrics first: a resumed job forgets rows after its checkpoint, and could not write those before it.
                 folder.log({"step": learner.step, "iteration": iteration, **numbers})
-                save_state(folder.checkpoint, learner.state())
+                learner.save(folder)
             left = (self._config.steps - learner.step) * (learnt_s - begun_s) / max(learner.step - begun, 1)
             self._log = FinetuneLog(iteration, learner.step, self._config.steps, numbers, left, learner.actor.policy())
             yield self._log
@@ -325,6 +329,14 @@ class _Job:
                 "nothing to learn from; take a reward that says how near the goal is (--env-arg reward=shaped), a "
                 "policy that succeeds at times, or a world that pays at all"
             )
+
+
+def _learner(policy: Policy, spec: Spec, update: Update | TD3, term: Term | None, config: FinetuneConfig) -> Learner:
+    if not isinstance(update, TD3):
+        return OnPolicyLearner(policy, spec, update, term, config)
+    if term is not None and term.options()["lam0"]:
+        raise ConfigError("td3 has no place for a demonstration term; leave lam0 at 0, or take npg or ppo")
+    return ReplayLearner(policy, spec, update, config)
 
 
 def _untried(policy: Policy, folder: Run | None) -> Iterator[FinetuneLog]:

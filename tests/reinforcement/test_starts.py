@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from tiny_worlds import Says, tiny
 
-from tests.onpolicy.reach import ReachWorld, demonstrations
+from tests.reinforcement.reach import ReachWorld, demonstrations
 from understudy.dataset import Dataset
 from understudy.episode import FAILURE
 from understudy.errors import ConfigError
 from understudy.evaluate import EVALUATION_SEED
-from understudy.onpolicy.starts import DemoStarts, start_seed
+from understudy.reinforcement.starts import DemoStarts, start_seed
 from understudy.rollout import rollout
 
 

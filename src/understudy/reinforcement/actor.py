@@ -37,6 +37,8 @@ class Actor:
         least: (A,) log sigma never goes below it.
         tune: `all` or `residual`.
         residual_hidden: sizes of the residual's tanh layers; a linear one has none.
+        residual_limit: (A,) that the residual never goes beyond, in deviations. Its last tanh layer then has a unit for
+            each channel, and its last map is fixed: each unit times the limit of its channel.
 
     Raises:
         ConfigError: the policy is of a kind that cannot be fine-tuned, or carries a residual of another shape.
@@ -50,8 +52,11 @@ class Actor:
         *,
         tune: str = "all",
         residual_hidden: tuple[int, ...] = (),
+        residual_limit: NDArray[np.float32] | None = None,
     ) -> None:
-        self._residual = tune == "residual"
+        self._residual, self._limit = tune == "residual", residual_limit
+        if residual_limit is not None:
+            residual_hidden = (*residual_hidden, len(residual_limit))
         self._policy = _gaussian(policy, residual_hidden if self._residual else None)
         self.least = torch.from_numpy(np.maximum(least, SMALLEST_LOG_DEVIATION).astype(np.float32))
         start = torch.from_numpy(np.asarray(log_deviation, np.float32))
@@ -60,7 +65,9 @@ class Actor:
         self._networks: list[FeedForward] = members  # type: ignore[assignment]
         if self._residual:
             self._share_the_map()
-        self.parameters: list[nn.Parameter] = [*self._tuned(), self._log_deviation]
+            self._limit_the_map()
+        self.mean_parameters: list[nn.Parameter] = list(self._tuned())
+        self.parameters: list[nn.Parameter] = [*self.mean_parameters, self._log_deviation]
         self.spec, self.history = policy.spec, policy.history
 
     def inputs(self, observations: Tensor) -> Tensor:
@@ -147,7 +154,9 @@ class Actor:
     def _tuned(self) -> Iterator[nn.Parameter]:
         """The parameters of the mean that learn."""
         if self._residual:
-            yield from self._map.parameters()
+            maps = self._networks[0].skip_maps()
+            for linear in maps if self._limit is None else maps[:-1]:
+                yield from linear.parameters()
         else:
             for network in self._networks:
                 yield from network.layers.parameters()
@@ -168,6 +177,24 @@ class Actor:
                 parts[0].copy_(torch.stack(parts).mean(0))
         for network in self._networks:
             network.skip = shared
+
+    def _limit_the_map(self) -> None:
+        """Makes the last map the limits, behind a layer that answers 0 at first."""
+        if self._limit is None:
+            return
+        before, last = self._networks[0].skip_maps()[-2:]
+        limits = torch.diag(torch.from_numpy(self._limit))
+        if bool(last.weight.any()):  # the policy brought its residual
+            if not torch.equal(last.weight, limits) or bool(last.bias.any()):
+                raise ConfigError(
+                    "the policy carries a residual with another limit; ask for the deviation and the residual_limit "
+                    "that it was tuned with, or tune all"
+                )
+            return
+        with torch.no_grad():
+            last.weight.copy_(limits)
+            before.weight.zero_()
+            before.bias.zero_()
 
     @property
     def _map(self) -> nn.Module:

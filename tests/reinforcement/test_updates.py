@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.onpolicy.reach import ReachWorld, clone, demonstrations
-from tests.onpolicy.test_actor import LEAST
+from tests.reinforcement.reach import ReachWorld, clone, demonstrations
+from tests.reinforcement.test_actor import LEAST
 from understudy.dataset import Dataset
 from understudy.errors import ConfigError, DataError, TrainingDiverged
-from understudy.onpolicy import NPG, PPO, DemoTerm, DistanceTerm
-from understudy.onpolicy.actor import Actor
-from understudy.onpolicy.demos import DemoRows
-from understudy.onpolicy.updates import Batch, _FisherProducts, _Gaussian, conjugate_gradients
+from understudy.reinforcement import NPG, PPO, DemoTerm, DistanceTerm
+from understudy.reinforcement.actor import Actor
+from understudy.reinforcement.demos import DemoRows
+from understudy.reinforcement.updates import Batch, _FisherProducts, _Gaussian, conjugate_gradients
 
 
 @pytest.fixture(scope="module")

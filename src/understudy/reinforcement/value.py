@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from understudy.episode import Episode
-from understudy.onpolicy.memory import Memory, adam
 from understudy.recipe import FinetuneConfig
+from understudy.reinforcement.memory import Memory, adam
 
 _TIME_POWERS = 4
 _TIME_SCALE = 1000.0

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.errors import MissingDependency
-from understudy.onpolicy.finetune import FinetuneLog
+from understudy.reinforcement.finetune import FinetuneLog
 
 
 class Board:

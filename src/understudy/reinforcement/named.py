@@ -8,21 +8,23 @@ from typing import Any
 
 from understudy.dataset import Dataset
 from understudy.errors import ConfigError, require_options
-from understudy.onpolicy.demos import TERMS, Term
-from understudy.onpolicy.starts import DemoStarts
-from understudy.onpolicy.updates import UPDATES, Update
 from understudy.policies import Ensemble, FeedForward, Policy
 from understudy.presets import Preset
+from understudy.reinforcement.demos import TERMS, Term
+from understudy.reinforcement.starts import DemoStarts
+from understudy.reinforcement.td3 import TD3
+from understudy.reinforcement.updates import NPG, PPO, Update
 from understudy.trainer import TrainLog, train
 
+UPDATES: dict[str, type[NPG] | type[PPO] | type[TD3]] = {"npg": NPG, "ppo": PPO, "td3": TD3}
 _MAY_BE_NULL = ("kl_limit", "lead")  # though they have a default
 
 
-def update_for(name: str, options: Mapping[str, Any] | None = None) -> Update:
+def update_for(name: str, options: Mapping[str, Any] | None = None) -> Update | TD3:
     """The update that a user names.
 
     Args:
-        name: npg or ppo.
+        name: npg, ppo or td3.
         options: its fields by name; those left out keep their defaults.
 
     Raises:

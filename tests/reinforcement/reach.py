@@ -11,9 +11,9 @@ from tiny_worlds import break_
 from understudy.agent import Demonstrator
 from understudy.dataset import Dataset, record
 from understudy.inference import FeedForwardConfig
-from understudy.onpolicy import NPG, PPO
 from understudy.policies import Ensemble, FeedForward
 from understudy.recipe import FinetuneConfig, TrainConfig
+from understudy.reinforcement import NPG, PPO
 from understudy.spec import Channel, spec_of
 from understudy.trainer import train
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from tiny_worlds import TinyWorld
 
-from tests.onpolicy.reach import (
+from tests.reinforcement.reach import (
     CLONED,
     FEW,
     QUICK,
@@ -33,11 +33,11 @@ from understudy.checkpoint import load
 from understudy.errors import ConfigError, PolicyError, SpecMismatch, TrainingDiverged, WorldError
 from understudy.evaluate import EVALUATION_SEED, evaluate
 from understudy.inference import FeedForwardConfig
-from understudy.onpolicy import NPG, DemoStarts, DemoTerm, DistanceTerm, finetune
-from understudy.onpolicy.learner import Learner
-from understudy.onpolicy.starts import start_seed
 from understudy.policies import FeedForward
 from understudy.recipe import FinetuneConfig, TrainConfig
+from understudy.reinforcement import NPG, DemoStarts, DemoTerm, DistanceTerm, finetune
+from understudy.reinforcement.on_policy import OnPolicyLearner
+from understudy.reinforcement.starts import start_seed
 from understudy.runs import read_metrics
 from understudy.spec import Channel, spec_of
 from understudy.trainer import train
@@ -183,7 +183,7 @@ def test_the_average_of_the_iterates_is_a_candidate_that_is_asked_for(start):
     trials = logs[-1].verdict.trials
     assert (trials[-1]["which"], trials[-1]["acts"]) == ("average", "mean")
     assert {row["which"] for row in trials[:-1]} <= {"best", "last"}
-    literal, learner = None, Learner(start, spec_of(ReachWorld()), NPG(), None, config)
+    literal, learner = None, OnPolicyLearner(start, spec_of(ReachWorld()), NPG(), None, config)
     left = iter(seen.episodes)
     for log in logs[:-1]:
         weights = log.policy.arrays()
@@ -327,10 +327,10 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(demos, start, tmp_path, na
 
 _CHILD = """
 import sys
-from tests.onpolicy.reach import FEW, UPDATES, ReachWorld
+from tests.reinforcement.reach import FEW, UPDATES, ReachWorld
 from understudy.checkpoint import load
 from understudy.dataset import Dataset
-from understudy.onpolicy import DemoTerm, finetune
+from understudy.reinforcement import DemoTerm, finetune
 
 class Watcher:
     def on_phase(self, phase, episodes):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from understudy.errors import ConfigError, TrainingDiverged, require_within
-from understudy.onpolicy.actor import Actor
-from understudy.onpolicy.memory import Memory, adam
+from understudy.reinforcement.actor import Actor
+from understudy.reinforcement.memory import Memory, adam
 
 Order = Callable[[str, int, int], Tensor]
 
@@ -217,7 +217,6 @@ class PPO:
         return UpdateLog(kl, float(epoch))
 
 
-UPDATES: dict[str, type[NPG] | type[PPO]] = {"npg": NPG, "ppo": PPO}
 _MOST_HALVINGS = 20
 
 

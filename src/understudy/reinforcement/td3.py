@@ -1,0 +1,237 @@
+"""Learning from every step that was ever collected: TD3 with a few critics, on a small residual of a frozen policy."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from understudy.checkpoint import TrainingState, load_state, save_state
+from understudy.episode import Episode
+from understudy.errors import ConfigError, TrainingDiverged, require_within
+from understudy.policies import Policy
+from understudy.recipe import FinetuneConfig
+from understudy.reinforcement.critics import Critics
+from understudy.reinforcement.learner import Learner, histories, part_of
+from understudy.reinforcement.memory import Memory, adam
+from understudy.reinforcement.replay import Replay, Transitions
+from understudy.runs import Run
+from understudy.spec import Spec
+from understudy.trainer import generator_for
+
+
+@dataclass(frozen=True, slots=True)
+class TD3:
+    """Deterministic policy gradient with pessimistic critics, from a replay memory.
+
+    Twin delayed deep deterministic policy gradient (Fujimoto et al. 2018) with more than two critics and returns of a
+    few steps: each critic learns
+
+        y = r_0 + gamma r_1 + ... + gamma^n min_k Q'_k(o_n, mu(o_n))
+
+    and the actor climbs min_k Q_k(o, mu(o)). Q' follow the critics slowly. Two things of the original are left out:
+    noise on the target's action, and a slow copy of the actor.
+
+    Args:
+        critics: K, how many.
+        units: in each of their two hidden layers.
+        n_step: rewards in a target before the critics are asked.
+        batch: steps in each update.
+        updates_per_step: of the critics, for each step of the world.
+        actor_every: so many updates of the critics for one of the actor.
+        first_steps: of the world before anything is learnt.
+        first_updates: of the critics alone, before the actor begins.
+        follow: share of the way that Q' goes to Q with each update.
+        critic_learning_rate: of Adam.
+        actor_learning_rate: of Adam.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    name: ClassVar[str] = "td3"
+    critics: int = 5
+    units: int = 128
+    n_step: int = 3
+    batch: int = 256
+    updates_per_step: float = 0.5
+    actor_every: int = 2
+    first_steps: int = 4_000
+    first_updates: int = 3_000
+    follow: float = 0.005
+    critic_learning_rate: float = 3e-4
+    actor_learning_rate: float = 2e-4
+
+    def __post_init__(self) -> None:
+        for name in ("critics", "units", "n_step", "batch", "actor_every"):
+            require_within(name, getattr(self, name), 1)
+        for name in ("first_steps", "first_updates"):
+            require_within(name, getattr(self, name), 0)
+        for name in ("updates_per_step", "critic_learning_rate", "actor_learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} is {getattr(self, name)}; accepted: numbers above 0")
+        if not 0 < self.follow <= 1:
+            raise ConfigError(f"follow is {self.follow}; accepted: above 0, at most 1")
+
+    def options(self) -> dict[str, Any]:
+        """What it was asked for, as plain JSON."""
+        return asdict(self)
+
+
+# Of the value function and its advantages, which critics replace.
+_UNUSED = [item.name for item in fields(FinetuneConfig) if item.name.startswith("value_")] + ["gae_lambda"]
+
+
+class ReplayLearner(Learner):
+    """Critics learn from every step so far what actions are worth, and the residual climbs what they say.
+
+    The residual stays within a limit (`residual_limit`), because critics are only right about actions like those that
+    were tried. What they look at says so too: the scaled observation, the action of the frozen policy, and how far the
+    action is from that, in deviations of the exploration, which stay as they are.
+
+    Args:
+        policy: where the actor begins, and what it stays near.
+        spec: of the world.
+        rule: how they learn.
+        config: the rest of the recipe.
+
+    Raises:
+        ConfigError: the recipe does not tune a limited residual of a trained policy, or sets what is not used.
+    """
+
+    def __init__(self, policy: Policy, spec: Spec, rule: TD3, config: FinetuneConfig) -> None:
+        if config.tune != "residual" or config.residual_limit is None or policy.statistics is None:
+            raise ConfigError(
+                "td3 tunes a limited residual of a trained policy; give a policy or demonstrations, "
+                "and tune=residual with a residual_limit, as the preset residual-td3 does"
+            )
+        defaults = FinetuneConfig()
+        unused = [name for name in _UNUSED if getattr(config, name) != getattr(defaults, name)]
+        if unused:
+            raise ConfigError(f"td3 has critics in the place of a value function; leave {', '.join(unused)} out")
+        super().__init__(policy, spec, config)
+        self._rule, actions = rule, len(spec.actions)
+        inputs = self.actor.history * len(spec.observations) + actions
+        hidden = (rule.units, rule.units)
+        self._critics = Critics(rule.critics, inputs + actions, hidden, generator_for(config.seed, "critics", 0))
+        self._targets = copy.deepcopy(self._critics)
+        self._critic_memory: Memory = {}
+        self._actor_memory: Memory = {}
+        self._replay, self._saved_rows = Replay(inputs, actions), 0
+        self._updates, self._reward_scale = 0, 0.0
+        limits = torch.from_numpy(np.stack([spec.action_low, spec.action_high]))
+        self._low, self._high = self.actor.scaled(limits)
+
+    def _improve(self, episodes: Sequence[Episode]) -> dict[str, float | None]:
+        for episode in episodes:
+            self._remember(episode)
+        if len(self._replay) < self._rule.first_steps:
+            return {"value": None, "value_error": None, "residual": 0.0}
+        if not self._reward_scale:
+            rewards = self._replay.tensors()["rewards"]
+            self._reward_scale = 1 / max(float(rewards.square().mean().sqrt()), 1e-6)
+        first = self._rule.first_updates if not self._updates else 0
+        count = first + round(self._rule.updates_per_step * sum(map(len, episodes)))
+        critics = adam(list(self._critics.parameters()), self._critic_memory, self._rule.critic_learning_rate)
+        actor = adam(self.actor.mean_parameters, self._actor_memory, self._rule.actor_learning_rate)
+        generator = generator_for(self._config.seed, "replay", self.iteration)
+        value = error = moved = 0.0
+        for index in range(count):
+            drawn = self._replay.draw(generator, self._rule.batch, self._rule.n_step, self._config.gamma)
+            value, error = self._teach_the_critics(drawn, critics)
+            if index >= first and index % self._rule.actor_every == 0:
+                moved = self._teach_the_actor(drawn, actor)
+            self._targets.follow(self._critics, self._rule.follow)
+        self._updates += count
+        critics.remember()
+        actor.remember()
+        if not (math.isfinite(value) and math.isfinite(error)):
+            raise TrainingDiverged("the critics are no longer finite; try a lower critic_learning_rate")
+        return {"value": value / self._reward_scale, "value_error": error, "residual": moved}
+
+    def _remember(self, episode: Episode) -> None:
+        """Takes an episode into the replay memory."""
+        with torch.no_grad():
+            inputs = self.actor.inputs(torch.from_numpy(histories(episode, self.actor.history)))
+            actions = self.actor.scaled(torch.tensor(episode.actions))
+        self._replay.add(inputs, actions, torch.tensor(episode.rewards), terminated=episode.terminated)
+
+    def _teach_the_critics(self, drawn: Transitions, optimizer: Any) -> tuple[float, float]:
+        """One update of all critics; the mean target, and the mean squared error over the targets' variance."""
+        with torch.no_grad():
+            future = self._worth(self._targets, drawn.next_inputs, self.actor.mean(drawn.next_inputs)).amin(0)
+            target = self._reward_scale * drawn.returns + drawn.discounts * future
+        errors = (self._worth(self._critics, drawn.inputs, drawn.actions) - target).square()
+        optimizer.zero_grad()
+        errors.sum(0).mean().backward()
+        optimizer.step()
+        spread = float(target.var())
+        return float(target.mean()), float(errors.detach().mean()) / spread if spread > 0 else 0.0
+
+    def _teach_the_actor(self, drawn: Transitions, optimizer: Any) -> float:
+        """One update of the residual; its root mean square, as a share of its limit."""
+        mean = self.actor.mean(drawn.inputs)
+        loss = -self._worth(self._critics, drawn.inputs, mean).amin(0).mean()
+        parameters = self.actor.mean_parameters
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+        with torch.no_grad():
+            moved = (mean - self._of_the_policy(drawn.inputs)) / self._deviation
+        return float(moved.square().mean().sqrt()) / float(self._config.residual_limit or 1.0)
+
+    def _worth(self, critics: Critics, inputs: Tensor, actions: Tensor) -> Tensor:
+        """What the critics say of actions (B, A) in deviations, which the world cuts to its limits, (K, B)."""
+        policy = self._of_the_policy(inputs).clamp(self._low, self._high)
+        beside = (actions.clamp(self._low, self._high) - policy) / self._deviation
+        return critics(torch.cat([inputs, beside], 1))
+
+    def _of_the_policy(self, inputs: Tensor) -> Tensor:
+        return inputs[:, -len(self.spec.actions) :]
+
+    @property
+    def _deviation(self) -> Tensor:
+        return self.actor.log_deviation.detach().exp()
+
+    def save(self, run: Run) -> None:
+        # The rows come first: a resumed run reads those of the batches that its state knows, and writes others anew.
+        self._rows_of(run, self.iteration).parent.mkdir(exist_ok=True)
+        rows = TrainingState(self.iteration, 0, 0.0, self._replay.tensors(since=self._saved_rows))
+        save_state(self._rows_of(run, self.iteration), rows)
+        self._saved_rows = self._replay.rows
+        super().save(run)
+
+    def load(self, run: Run) -> None:
+        super().load(run)
+        for iteration in range(1, self.iteration + 1):
+            self._replay.extend(load_state(self._rows_of(run, iteration)).tensors)
+        self._saved_rows = self._replay.rows
+
+    def _rows_of(self, run: Run, iteration: int) -> Path:
+        return run.path / "replay" / f"{iteration:06d}.safetensors"
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {
+            **super()._tensors(),
+            "learnt": torch.tensor([self._updates, self._reward_scale], dtype=torch.float64),
+            **{f"critics.{name}": value for name, value in self._critics.state_dict().items()},
+            **{f"targets.{name}": value for name, value in self._targets.state_dict().items()},
+            **{f"critic_memory.{name}": value for name, value in self._critic_memory.items()},
+            **{f"actor_memory.{name}": value for name, value in self._actor_memory.items()},
+        }
+
+    def _take(self, tensors: Mapping[str, Tensor]) -> None:
+        super()._take(tensors)
+        self._updates, self._reward_scale = int(tensors["learnt"][0]), float(tensors["learnt"][1])
+        self._critics.load_state_dict(part_of(tensors, "critics."))
+        self._targets.load_state_dict(part_of(tensors, "targets."))
+        for memory, prefix in ((self._critic_memory, "critic_memory."), (self._actor_memory, "actor_memory.")):
+            memory.clear()
+            memory.update(part_of(tensors, prefix))
