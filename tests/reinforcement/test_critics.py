@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from understudy.reinforcement.critics import Critics
+from understudy.reinforcement.critics import Critics, follow
 
 
 def critics(seed=0):
@@ -28,6 +28,6 @@ def test_each_is_a_network_of_its_own():
 def test_they_follow_others_by_a_share_of_the_way():
     slow, fast = critics(), critics(seed=5)
     before = [parameter.detach().clone() for parameter in slow.parameters()]
-    slow.follow(fast, 0.25)
+    follow(slow.parameters(), fast.parameters(), 0.25)
     for was, now, other in zip(before, slow.parameters(), fast.parameters(), strict=True):
         torch.testing.assert_close(now.detach(), 0.75 * was + 0.25 * other.detach())

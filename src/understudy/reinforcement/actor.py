@@ -19,6 +19,8 @@ from understudy.normalize import Normalizer
 from understudy.policies import Ensemble, FeedForward, Policy
 from understudy.statistics import ChannelStatistics
 
+_LARGER = 3.0
+
 
 class Actor:
     """pi(a | o) = N(mu(o), diag(sigma^2)) in deviations of the training actions.
@@ -179,10 +181,14 @@ class Actor:
             network.skip = shared
 
     def _limit_the_map(self) -> None:
-        """Makes the last map the limits, behind a layer that answers 0 at first."""
+        """Makes the last map the limits, behind a layer that answers 0 at first.
+
+        The layers before it begin with larger weights than elsewhere: small ones leave tanh units nearly linear, and
+        what has to be corrected is not.
+        """
         if self._limit is None:
             return
-        before, last = self._networks[0].skip_maps()[-2:]
+        *first, before, last = self._networks[0].skip_maps()
         limits = torch.diag(torch.from_numpy(self._limit))
         if bool(last.weight.any()):  # the policy brought its residual
             if not torch.equal(last.weight, limits) or bool(last.bias.any()):
@@ -192,6 +198,8 @@ class Actor:
                 )
             return
         with torch.no_grad():
+            for linear in first:
+                linear.weight.mul_(_LARGER)
             last.weight.copy_(limits)
             before.weight.zero_()
             before.bias.zero_()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,8 @@ class Critics(nn.Module):
         result: Tensor = torch.baddbmm(self._biases[-1], values, self._weights[-1])[..., 0]
         return result
 
-    def follow(self, others: Critics, share: float) -> None:
-        """Moves all weights by a share of the way to those of `others`."""
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.parameters()), list(others.parameters()), share)
+
+def follow(slow: Iterable[Tensor], fast: Iterable[Tensor], share: float) -> None:
+    """Moves the `slow` tensors by a share of the way to the others."""
+    with torch.no_grad():
+        torch._foreach_lerp_([*slow], [*fast], share)

@@ -18,7 +18,7 @@ from understudy.episode import Episode
 from understudy.errors import ConfigError, TrainingDiverged, require_within
 from understudy.policies import Policy
 from understudy.recipe import FinetuneConfig
-from understudy.reinforcement.critics import Critics
+from understudy.reinforcement.critics import Critics, follow
 from understudy.reinforcement.learner import Learner, histories, part_of
 from understudy.reinforcement.memory import Memory, adam
 from understudy.reinforcement.replay import Replay, Transitions
@@ -31,16 +31,18 @@ from understudy.trainer import generator_for
 class TD3:
     """Deterministic policy gradient with pessimistic critics, from a replay memory.
 
-    Twin delayed deep deterministic policy gradient (Fujimoto et al. 2018) with more than two critics and returns of a
-    few steps: each critic learns
+    Twin delayed deep deterministic policy gradient (Fujimoto et al. 2018) with returns of a few steps, and of several
+    critics a few that are drawn anew for each update (Chen et al. 2021, "Randomized Ensembled Double Q-Learning").
+    Each critic learns
 
-        y = r_0 + gamma r_1 + ... + gamma^n min_k Q'_k(o_n, mu(o_n))
+        y = r_0 + gamma r_1 + ... + gamma^n min_(k drawn) Q'_k(o_n, mu'(o_n))
 
-    and the actor climbs min_k Q_k(o, mu(o)). Q' follow the critics slowly. Two things of the original are left out:
-    noise on the target's action, and a slow copy of the actor.
+    and the actor climbs min_k Q_k(o, mu(o)) over all of them. Q' and mu' follow critics and actor slowly. The noise that
+    the original adds to the target's action is left out.
 
     Args:
         critics: K, how many.
+        drawn: of them, whose smallest answer is believed.
         units: in each of their two hidden layers.
         n_step: rewards in a target before the critics are asked.
         batch: steps in each update.
@@ -48,7 +50,7 @@ class TD3:
         actor_every: so many updates of the critics for one of the actor.
         first_steps: of the world before anything is learnt.
         first_updates: of the critics alone, before the actor begins.
-        follow: share of the way that Q' goes to Q with each update.
+        follow: share of the way that Q' goes to Q, and mu' to mu, with each update of theirs.
         critic_learning_rate: of Adam.
         actor_learning_rate: of Adam.
 
@@ -58,20 +60,22 @@ class TD3:
 
     name: ClassVar[str] = "td3"
     critics: int = 5
+    drawn: int = 2
     units: int = 128
-    n_step: int = 3
+    n_step: int = 5
     batch: int = 256
     updates_per_step: float = 0.5
     actor_every: int = 2
     first_steps: int = 4_000
     first_updates: int = 3_000
-    follow: float = 0.005
+    follow: float = 0.01
     critic_learning_rate: float = 3e-4
-    actor_learning_rate: float = 2e-4
+    actor_learning_rate: float = 1e-4
 
     def __post_init__(self) -> None:
         for name in ("critics", "units", "n_step", "batch", "actor_every"):
             require_within(name, getattr(self, name), 1)
+        require_within("drawn", self.drawn, 1, self.critics)
         for name in ("first_steps", "first_updates"):
             require_within(name, getattr(self, name), 0)
         for name in ("updates_per_step", "critic_learning_rate", "actor_learning_rate"):
@@ -118,13 +122,13 @@ class ReplayLearner(Learner):
             raise ConfigError(f"td3 has critics in the place of a value function; leave {', '.join(unused)} out")
         super().__init__(policy, spec, config)
         self._rule, actions = rule, len(spec.actions)
-        inputs = self.actor.history * len(spec.observations) + actions
+        seen = self.actor.history * len(spec.observations)
         hidden = (rule.units, rule.units)
-        self._critics = Critics(rule.critics, inputs + actions, hidden, generator_for(config.seed, "critics", 0))
-        self._targets = copy.deepcopy(self._critics)
+        self._critics = Critics(rule.critics, seen + actions, hidden, generator_for(config.seed, "critics", 0))
+        self._slow_critics, self._slow_actor = copy.deepcopy(self._critics), copy.deepcopy(self.actor)
         self._critic_memory: Memory = {}
         self._actor_memory: Memory = {}
-        self._replay, self._saved_rows = Replay(inputs, actions), 0
+        self._replay, self._saved_rows = Replay(seen + actions, actions), 0
         self._updates, self._reward_scale = 0, 0.0
         limits = torch.from_numpy(np.stack([spec.action_low, spec.action_high]))
         self._low, self._high = self.actor.scaled(limits)
@@ -145,10 +149,11 @@ class ReplayLearner(Learner):
         value = error = moved = 0.0
         for index in range(count):
             drawn = self._replay.draw(generator, self._rule.batch, self._rule.n_step, self._config.gamma)
-            value, error = self._teach_the_critics(drawn, critics)
+            believed = torch.randperm(self._rule.critics, generator=generator)[: self._rule.drawn]
+            value, error = self._teach_the_critics(drawn, believed, critics)
             if index >= first and index % self._rule.actor_every == 0:
                 moved = self._teach_the_actor(drawn, actor)
-            self._targets.follow(self._critics, self._rule.follow)
+            follow(self._slow_critics.parameters(), self._critics.parameters(), self._rule.follow)
         self._updates += count
         critics.remember()
         actor.remember()
@@ -163,10 +168,11 @@ class ReplayLearner(Learner):
             actions = self.actor.scaled(torch.tensor(episode.actions))
         self._replay.add(inputs, actions, torch.tensor(episode.rewards), terminated=episode.terminated)
 
-    def _teach_the_critics(self, drawn: Transitions, optimizer: Any) -> tuple[float, float]:
+    def _teach_the_critics(self, drawn: Transitions, believed: Tensor, optimizer: Any) -> tuple[float, float]:
         """One update of all critics; the mean target, and the mean squared error over the targets' variance."""
         with torch.no_grad():
-            future = self._worth(self._targets, drawn.next_inputs, self.actor.mean(drawn.next_inputs)).amin(0)
+            following = self._slow_actor.mean(drawn.next_inputs)
+            future = self._worth(self._slow_critics, drawn.next_inputs, following)[believed].amin(0)
             target = self._reward_scale * drawn.returns + drawn.discounts * future
         errors = (self._worth(self._critics, drawn.inputs, drawn.actions) - target).square()
         optimizer.zero_grad()
@@ -183,6 +189,7 @@ class ReplayLearner(Learner):
         for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
             parameter.grad = gradient
         optimizer.step()
+        follow(self._slow_actor.mean_parameters, parameters, self._rule.follow)
         with torch.no_grad():
             moved = (mean - self._of_the_policy(drawn.inputs)) / self._deviation
         return float(moved.square().mean().sqrt()) / float(self._config.residual_limit or 1.0)
@@ -190,8 +197,8 @@ class ReplayLearner(Learner):
     def _worth(self, critics: Critics, inputs: Tensor, actions: Tensor) -> Tensor:
         """What the critics say of actions (B, A) in deviations, which the world cuts to its limits, (K, B)."""
         policy = self._of_the_policy(inputs).clamp(self._low, self._high)
-        beside = (actions.clamp(self._low, self._high) - policy) / self._deviation
-        return critics(torch.cat([inputs, beside], 1))
+        beside = (actions.clamp(self._low, self._high) - policy) / (2 * self._deviation)
+        return critics(torch.cat([inputs[:, : -beside.shape[1]], beside], 1))
 
     def _of_the_policy(self, inputs: Tensor) -> Tensor:
         return inputs[:, -len(self.spec.actions) :]
@@ -222,7 +229,8 @@ class ReplayLearner(Learner):
             **super()._tensors(),
             "learnt": torch.tensor([self._updates, self._reward_scale], dtype=torch.float64),
             **{f"critics.{name}": value for name, value in self._critics.state_dict().items()},
-            **{f"targets.{name}": value for name, value in self._targets.state_dict().items()},
+            "slow_actor": self._slow_actor.vector(),
+            **{f"slow_critics.{name}": value for name, value in self._slow_critics.state_dict().items()},
             **{f"critic_memory.{name}": value for name, value in self._critic_memory.items()},
             **{f"actor_memory.{name}": value for name, value in self._actor_memory.items()},
         }
@@ -231,7 +239,8 @@ class ReplayLearner(Learner):
         super()._take(tensors)
         self._updates, self._reward_scale = int(tensors["learnt"][0]), float(tensors["learnt"][1])
         self._critics.load_state_dict(part_of(tensors, "critics."))
-        self._targets.load_state_dict(part_of(tensors, "targets."))
+        self._slow_critics.load_state_dict(part_of(tensors, "slow_critics."))
+        self._slow_actor.move(tensors["slow_actor"])
         for memory, prefix in ((self._critic_memory, "critic_memory."), (self._actor_memory, "actor_memory.")):
             memory.clear()
             memory.update(part_of(tensors, prefix))
