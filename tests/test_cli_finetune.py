@@ -227,3 +227,50 @@ def test_a_preset_is_a_recipe_that_can_be_built(name):
 def test_a_preset_that_is_not_there_is_refused():
     with pytest.raises(ConfigError, match="no preset is called 'x'"):
         presets.preset_called("x")
+
+
+# ---- TD3 ----
+
+QUICK_TD3 = [
+    *("--preset", "residual-td3", "--steps", "1600", "--episodes", "2", "--judge-episodes", "0"),
+    *(
+        word
+        for option in ("first_steps=400", "first_updates=5", "batch=16", "units=8")
+        for word in ("--update-arg", option)
+    ),
+]
+
+
+def test_td3_by_its_preset(story, tmp_path, capsys):
+    data = ["--demos", str(story / "data")]
+    assert finetune(tmp_path, "run", *data, small=[*QUICK_TD3, *CLONED]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^400 of 1,600 steps: success \d\.\d\d, return -?\d+\.\d\d, value -?\d+\.\d\d \(", printed, re.M)
+    config = config_of(tmp_path / "run")
+    assert (config["update"]["name"], config["update"]["units"], config["finetune"]["residual_limit"]) == (
+        "td3",
+        8,
+        1.0,
+    )
+    assert len(list((tmp_path / "run" / "replay").iterdir())) == 4
+    assert load(tmp_path / "run").kind == "ensemble"
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--lam0", "0.1"], "td3 has no place for a demonstration term; leave lam0 at 0, or take npg or ppo"),
+        (["--value-epochs", "9"], "td3 has critics in the place of a value function; leave value_epochs out"),
+        (
+            ["--preset", "residual", "--update", "td3"],
+            "td3 tunes a residual with a limit; take the preset residual-td3",
+        ),
+        (["--update-arg", "critics=0"], "critics is 0"),
+        (["--update-arg", "momentum=1"], "the update td3 has no option momentum; it has critics, drawn"),
+    ],
+)
+def test_what_td3_cannot_do_is_refused_before_anything_is_cloned(story, tmp_path, capsys, more, told):
+    small = [*QUICK_TD3, *CLONED] if "residual" not in more else CLONED
+    assert finetune(tmp_path, "run", "--demos", str(story / "data"), *more, small=small) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from understudy.reinforcement import (
         NPG,
         PPO,
+        TD3,
         DemoStarts,
         DemoTerm,
         DistanceTerm,
@@ -93,6 +94,7 @@ _WITH_TORCH = {
     "rehearse": "understudy.interactive",
     "NPG": "understudy.reinforcement",
     "PPO": "understudy.reinforcement",
+    "TD3": "understudy.reinforcement",
     "DemoStarts": "understudy.reinforcement",
     "DemoTerm": "understudy.reinforcement",
     "DistanceTerm": "understudy.reinforcement",
@@ -117,6 +119,7 @@ __all__ = [
     "NPG",
     "PPO",
     "PRESETS",
+    "TD3",
     "Advice",
     "Agent",
     "Axis",

@@ -123,7 +123,7 @@ class FinetuneConfig:
         episodes: in each batch.
         max_steps: ends an episode earlier than the world does; needed for a world that names no limit.
         gamma: discount of a step.
-        gae_lambda: of generalised advantage estimation.
+        gae_lambda: of generalised advantage estimation; TD3 uses neither it nor any of `value_...`.
         tune: `all` weights of the policy; or its `residual`, a small map of the scaled observation that is added to
             what the policy does, beginning at 0, while the policy stays frozen.
         residual_hidden: sizes of the residual's tanh layers; it is linear without any.

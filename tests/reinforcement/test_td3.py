@@ -143,12 +143,12 @@ def test_a_tuned_policy_can_be_tuned_further(start):
     "change", [{"residual_limit": None}, {"tune": "all", "residual_limit": None, "residual_hidden": ()}]
 )
 def test_only_a_limited_residual_is_tuned(start, change):
-    with pytest.raises(ConfigError, match="td3 tunes a limited residual"):
+    with pytest.raises(ConfigError, match="td3 tunes a residual with a limit; take the preset residual-td3"):
         tuned(start, replace(FEW, **change))
 
 
 def test_a_policy_that_was_never_trained_is_refused():
-    with pytest.raises(ConfigError, match="td3 tunes a limited residual of a trained policy"):
+    with pytest.raises(ConfigError, match="td3 tunes a residual of a trained policy"):
         tuned(fresh())
 
 

@@ -85,7 +85,7 @@ def finetune(
     tensorboard: bool = False,
     resume: bool = False,
 ) -> None:
-    """Go on learning from a reward: NPG or PPO, from demonstrations or without (DAPG).
+    """Go on learning from a reward: NPG, PPO or TD3, from demonstrations or without (DAPG).
 
     With POLICY or --demos it begins with that policy, or with a clone of the demonstrations; without both it learns
     from the reward alone. With --lam0 0 demonstrations only give the beginning; with --steps 0 cloning is all. What
@@ -95,9 +95,9 @@ def finetune(
         out: the run's folder.
         policy: a policy folder or a run to begin with; the demonstrations are cloned where not given.
         demos: demonstrations, a dataset or a bare folder of .npz files.
-        preset: a whole recipe by name: residual (where not given, with a policy or demonstrations), small-batches,
-            dapg-paper, or scratch (where not given, without).
-        update: npg or ppo.
+        preset: a whole recipe by name: residual (where not given, with a policy or demonstrations), residual-td3 (the
+            fewest steps, in more time), small-batches, dapg-paper, or scratch (where not given, without).
+        update: npg, ppo or td3.
         term: how demonstrations join the batches: likelihood (DAPG) or distance.
         lam0: weight of the demonstrations at first; 0 leaves them out.
         lam1: by which it shrinks from batch to batch.
@@ -109,7 +109,7 @@ def finetune(
     """
     from understudy.checkpoint import load
     from understudy.reinforcement.board import Board
-    from understudy.reinforcement.finetune import require_budget
+    from understudy.reinforcement.finetune import require_sound
 
     require_within("starts", starts, 1, EVALUATION_SEED)
     require_within("workers", workers, 1, MOST_WORKERS)
@@ -126,7 +126,7 @@ def finetune(
     inside = _starts(chosen, given_demos, named_values(start_arguments, "--start-arg"))
     begin = load(existing(policy)) if policy else None
     Run.may_begin(out, resume=resume)
-    require_budget(world, config)  # like the refusals above, before the first demonstration is cloned
+    require_sound(world, rule, shown, config)  # like the refusals above, before the first demonstration is cloned
     notes: dict[str, Any] = {"env": env, "preset": preset}
     notes |= {"clone_arguments": list(clone_arguments)} if clone_arguments else {}
     notes |= {"data": str(demos)} if demos else {}

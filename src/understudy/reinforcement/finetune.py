@@ -25,7 +25,7 @@ from understudy.reinforcement.judging import Verdict, best_of
 from understudy.reinforcement.learner import Learner
 from understudy.reinforcement.on_policy import OnPolicyLearner
 from understudy.reinforcement.starts import DemoStarts, start_seed
-from understudy.reinforcement.td3 import TD3, ReplayLearner
+from understudy.reinforcement.td3 import TD3, ReplayLearner, require_limited_residual
 from understudy.reinforcement.updates import NPG, Update
 from understudy.rollout import Collector
 from understudy.runs import Run
@@ -148,6 +148,8 @@ def finetune(
     config = config if steps is None else replace(config, steps=steps)
     update, watcher = update or NPG(), watcher or _Nobody()
     world = _world(env, workers)
+    if isinstance(update, TD3):
+        require_limited_residual(config, demo_term)
     spec, horizon = _looked_at(world, config)
     policy.spec.require_same_task(spec, what="the world", against="the policy")
     if demo_term is not None:
@@ -183,12 +185,15 @@ def finetune(
         yield job.judged(folder)
 
 
-def require_budget(world: World, config: FinetuneConfig) -> None:
-    """Refuses, before anything is trained, what `finetune` would refuse of the steps.
+def require_sound(world: World, update: Update | TD3, term: Term | None, config: FinetuneConfig) -> None:
+    """Refuses, before anything is trained, a plan that `finetune` would refuse.
 
     Raises:
-        ConfigError: the steps are too few for a batch, or the world has no limit of steps.
+        ConfigError: the steps are too few for a batch, the world has no limit of steps, or the update cannot follow
+            the recipe.
     """
+    if isinstance(update, TD3):
+        require_limited_residual(config, term)
     _, horizon = _looked_at(world, config)
     _Budget(config, horizon)
 
@@ -332,11 +337,9 @@ class _Job:
 
 
 def _learner(policy: Policy, spec: Spec, update: Update | TD3, term: Term | None, config: FinetuneConfig) -> Learner:
-    if not isinstance(update, TD3):
-        return OnPolicyLearner(policy, spec, update, term, config)
-    if term is not None and term.options()["lam0"]:
-        raise ConfigError("td3 has no place for a demonstration term; leave lam0 at 0, or take npg or ppo")
-    return ReplayLearner(policy, spec, update, config)
+    if isinstance(update, TD3):
+        return ReplayLearner(policy, spec, update, config)
+    return OnPolicyLearner(policy, spec, update, term, config)
 
 
 def _untried(policy: Policy, folder: Run | None) -> Iterator[FinetuneLog]:

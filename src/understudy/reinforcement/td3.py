@@ -19,6 +19,7 @@ from understudy.errors import ConfigError, TrainingDiverged, require_within
 from understudy.policies import Policy
 from understudy.recipe import FinetuneConfig
 from understudy.reinforcement.critics import Critics, follow
+from understudy.reinforcement.demos import Term
 from understudy.reinforcement.learner import Learner, histories, part_of
 from understudy.reinforcement.memory import Memory, adam
 from understudy.reinforcement.replay import Replay, Transitions
@@ -37,8 +38,8 @@ class TD3:
 
         y = r_0 + gamma r_1 + ... + gamma^n min_(k drawn) Q'_k(o_n, mu'(o_n))
 
-    and the actor climbs min_k Q_k(o, mu(o)) over all of them. Q' and mu' follow critics and actor slowly. The noise that
-    the original adds to the target's action is left out.
+    and the actor climbs min_k Q_k(o, mu(o)) over all of them. Q' and mu' follow critics and actor slowly. The noise
+    that the original adds to the target's action is left out.
 
     Args:
         critics: K, how many.
@@ -93,6 +94,24 @@ class TD3:
 _UNUSED = [item.name for item in fields(FinetuneConfig) if item.name.startswith("value_")] + ["gae_lambda"]
 
 
+def require_limited_residual(config: FinetuneConfig, term: Term | None) -> None:
+    """Refuses a recipe that TD3 cannot follow.
+
+    Raises:
+        ConfigError: it does not tune a residual with a limit, sets what is not used, or has a demonstration term.
+    """
+    if config.tune != "residual" or config.residual_limit is None:
+        raise ConfigError(
+            "td3 tunes a residual with a limit; take the preset residual-td3, or set tune=residual and residual_limit"
+        )
+    defaults = FinetuneConfig()
+    unused = [name for name in _UNUSED if getattr(config, name) != getattr(defaults, name)]
+    if unused:
+        raise ConfigError(f"td3 has critics in the place of a value function; leave {', '.join(unused)} out")
+    if term is not None and term.options()["lam0"]:
+        raise ConfigError("td3 has no place for a demonstration term; leave lam0 at 0, or take npg or ppo")
+
+
 class ReplayLearner(Learner):
     """Critics learn from every step so far what actions are worth, and the residual climbs what they say.
 
@@ -107,19 +126,12 @@ class ReplayLearner(Learner):
         config: the rest of the recipe.
 
     Raises:
-        ConfigError: the recipe does not tune a limited residual of a trained policy, or sets what is not used.
+        ConfigError: the policy was never trained, or cannot be tuned so.
     """
 
     def __init__(self, policy: Policy, spec: Spec, rule: TD3, config: FinetuneConfig) -> None:
-        if config.tune != "residual" or config.residual_limit is None or policy.statistics is None:
-            raise ConfigError(
-                "td3 tunes a limited residual of a trained policy; give a policy or demonstrations, "
-                "and tune=residual with a residual_limit, as the preset residual-td3 does"
-            )
-        defaults = FinetuneConfig()
-        unused = [name for name in _UNUSED if getattr(config, name) != getattr(defaults, name)]
-        if unused:
-            raise ConfigError(f"td3 has critics in the place of a value function; leave {', '.join(unused)} out")
+        if policy.statistics is None:
+            raise ConfigError("td3 tunes a residual of a trained policy; give one, or demonstrations")
         super().__init__(policy, spec, config)
         self._rule, actions = rule, len(spec.actions)
         seen = self.actor.history * len(spec.observations)
