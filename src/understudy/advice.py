@@ -86,6 +86,8 @@ def advise(diagnosis: Diagnosis, situation: Situation, env: str | None = None) -
             "it clones them first; the clone alone is in the run's clone/, to see what the reward has added",
             "the exploration that the clone bears differs from task to task: try --deviation-factor 0.03 to 0.06; and "
             "where the clone is good already, --update-arg step_size=0.01 --update-arg last_step_size=0.003",
+            "where much is left to wish for after that, --preset residual-td3 gets more out of the same steps, in "
+            "several times the time",
         ]
         command = f"understudy finetune --env {world} --demos {data} --out runs/dapg"
         return Advice("dapg", None, (20, 50), tuple(reasons), (command,))

@@ -48,6 +48,20 @@ def test_an_actor_begins_with_what_its_policy_does(demos, members):
     torch.testing.assert_close(actor.scaled(physical[:, 0]), actor.mean(seen), rtol=1e-4, atol=1e-5)
 
 
+def test_a_limited_residual_begins_at_0_with_larger_weights_before(demos):
+    policy, seen, zeros = clone(demos), observations(), np.zeros(2, np.float32)
+    hidden = {"tune": "residual", "residual_hidden": (6,)}
+    limited = Actor(policy, zeros, LEAST, **hidden, residual_limit=np.array([0.5, 2.0], np.float32))
+    torch.testing.assert_close(limited.mean(limited.inputs(seen)), Actor(policy, zeros, LEAST).mean(seen))
+    first, before, last = limited._networks[0].skip_maps()
+    plain = Actor(policy, zeros, LEAST, **hidden)._networks[0].skip_maps()[0]
+    torch.testing.assert_close(first.weight, 3 * plain.weight)
+    assert not before.weight.any()
+    assert not before.bias.any()
+    torch.testing.assert_close(last.weight, torch.diag(torch.tensor([0.5, 2.0])))
+    assert not any(parameter is last.weight or parameter is last.bias for parameter in limited.parameters)
+
+
 def test_the_likelihood_is_that_of_a_gaussian(demos):
     actor = actor_of(clone(demos))
     mean, actions = actor.mean(observations()), torch.randn(5, 2, generator=torch.Generator().manual_seed(0))

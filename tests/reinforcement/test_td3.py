@@ -5,13 +5,18 @@ import numpy as np
 import pytest
 import torch
 
-from tests.reinforcement.reach import CLONED, ReachWorld, clone, demonstrations, fresh
+from tests.reinforcement.reach import CLONED, SHAPE, ReachWorld, clone, demonstrations, fresh
 from tests.reinforcement.test_finetune import Seen, digest, outcome
-from understudy.checkpoint import load
-from understudy.errors import ConfigError
+from understudy.checkpoint import TrainingState, load, save_state
+from understudy.errors import ConfigError, PolicyError
 from understudy.loading import load_predictor
+from understudy.policies import FeedForward
 from understudy.recipe import FinetuneConfig
-from understudy.reinforcement import NPG, TD3, DemoTerm, finetune
+from understudy.reinforcement import NPG, TD3, DemoStarts, DemoTerm, finetune
+from understudy.reinforcement.td3 import ReplayLearner
+from understudy.rollout import rollout
+from understudy.spec import spec_of
+from understudy.trainer import train
 
 RULE = TD3(critics=3, units=16, batch=32, first_steps=120, first_updates=60, updates_per_step=0.5, n_step=2)
 FEW = FinetuneConfig(
@@ -161,6 +166,222 @@ def test_a_demonstration_term_is_refused_unless_it_weighs_nothing(demos, start):
     with pytest.raises(ConfigError, match="no place for a demonstration term"):
         tuned(start, demo_term=DemoTerm(demos, lam0=0.1))
     assert digest(tuned(start, demo_term=DemoTerm(demos, lam0=0.0))[-1].policy) == digest(tuned(start)[-1].policy)
+
+
+def learner_of(start, **changes):
+    """A learner that has seen four episodes, half of which ended; its slow copies differ from what they follow."""
+    learner = ReplayLearner(start, spec_of(ReachWorld()), RULE, replace(FEW, **changes))
+    for seed in range(4):
+        episode = rollout(ReachWorld(), learner.explorer(), seed=seed)
+        learner._remember(replace(episode, terminated=seed > 1, truncated=seed <= 1))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in (*learner._slow_critics.parameters(), *learner._slow_actor.mean_parameters):
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.3)
+    learner._reward_scale = 0.5
+    return learner
+
+
+def drawn_from(learner, count=64, n_step=3):
+    return learner._replay.draw(torch.Generator().manual_seed(2), count, n_step, 0.9)
+
+
+def standing_still(parameters):
+    return torch.optim.SGD(list(parameters), lr=0.0)
+
+
+@pytest.mark.parametrize("believed", [[0, 2], [1]])
+def test_the_target_is_the_smallest_of_the_slow_critics_that_are_drawn(start, believed):
+    """By hand, row by row; where the task ended there is no future."""
+    learner = learner_of(start, deviation_factor=0.6)
+    drawn = drawn_from(learner)
+    assert (drawn.discounts == 0).any()
+    assert (drawn.discounts > 0).any()
+    low, high, deviation = learner._low, learner._high, learner.actor.log_deviation.detach().exp()
+    targets, answers = [], []
+    for inputs, action, reward, discount, following in zip(*drawn, strict=True):
+        seen, policy = following[:2], following[2:].clamp(low, high)
+        moved = learner._slow_actor.mean(following[None])[0].clamp(low, high) - policy
+        future = learner._slow_critics(torch.cat([seen, moved / (2 * deviation)])[None])[:, 0]
+        targets.append(0.5 * reward + discount * min(future[number] for number in believed))
+        beside = (action.clamp(low, high) - inputs[2:].clamp(low, high)) / (2 * deviation)
+        answers.append(learner._critics(torch.cat([inputs[:2], beside])[None])[:, 0])
+    targets, answers = torch.stack(targets).detach(), torch.stack(answers).detach()
+    value, error = learner._teach_the_critics(
+        drawn, torch.tensor(believed), standing_still(learner._critics.parameters())
+    )
+    assert value == pytest.approx(float(targets.mean()), rel=1e-4)
+    expected = (answers - targets[:, None]).square().mean() / targets.var()
+    assert error == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_the_actor_climbs_the_smallest_of_all_critics(start):
+    learner, rate = learner_of(start), 1e-4
+    drawn = drawn_from(learner)
+
+    def worth():
+        return learner._worth(learner._critics, drawn.inputs, learner.actor.mean(drawn.inputs)).amin(0).mean()
+
+    before = worth()
+    gradient = torch.autograd.grad(before, learner.actor.mean_parameters)
+    learner._teach_the_actor(drawn, torch.optim.SGD(learner.actor.mean_parameters, lr=rate))
+    gained = rate * sum(float(part.square().sum()) for part in gradient)
+    assert float((worth() - before).detach()) == pytest.approx(gained, rel=0.2)
+    assert gained > 0
+
+
+def test_an_action_beyond_the_limits_is_worth_what_the_world_makes_of_it(start):
+    learner = learner_of(start)
+    inputs = drawn_from(learner).inputs
+    high = learner._high.expand(len(inputs), -1)
+    torch.testing.assert_close(
+        learner._worth(learner._critics, inputs, high + 1), learner._worth(learner._critics, inputs, high)
+    )
+
+
+def test_what_was_executed_is_remembered_and_not_what_was_asked_for(start):
+    learner = ReplayLearner(start, spec_of(ReachWorld()), RULE, replace(FEW, deviation_factor=2.0))
+    episode = rollout(ReachWorld(), learner.explorer(), seed=1)
+    assert (episode.actions != episode.asked_actions).any()
+    learner._remember(episode)
+    kept = learner._replay.tensors()["actions"][: len(episode)]
+    torch.testing.assert_close(kept, learner.actor.scaled(torch.tensor(episode.actions)))
+
+
+def test_the_critics_learn_alone_at_first(start):
+    """With more first updates than there are at all, the policy stays what it was."""
+    seen = torch.rand(20, 1, 2, generator=torch.Generator().manual_seed(0))
+    learner = ReplayLearner(start, spec_of(ReachWorld()), replace(RULE, first_updates=30, updates_per_step=0.5), FEW)
+    first = [rollout(ReachWorld(), learner.explorer(), seed=seed) for seed in range(10)]
+    before = [parameter.detach().clone() for parameter in learner._critics.parameters()]
+    learner._owed = -60.0  # so that this batch has the first updates and no others
+    assert learner.learn(first)["residual"] is None
+    assert learner._updates == 30
+    assert all((was != now).any() for was, now in zip(before, learner._critics.parameters(), strict=True))
+    torch.testing.assert_close(learner.actor.policy().predict_batch(seen), start.predict_batch(seen), rtol=0, atol=1e-6)
+    learner._owed = 0.0
+    assert learner.learn(first)["residual"] > 0
+
+
+def test_slow_copies_follow(start):
+    learner = ReplayLearner(start, spec_of(ReachWorld()), RULE, FEW)
+
+    def distances(shared):
+        slow = (*learner._slow_critics.parameters(), *learner._slow_actor.mean_parameters)
+        pairs = zip(fast, slow if shared else first, strict=True)
+        return sum(float((one.detach() - two.detach()).square().sum()) for one, two in pairs)
+
+    first = [
+        parameter.detach().clone() for parameter in (*learner._critics.parameters(), *learner.actor.mean_parameters)
+    ]
+    for seed in range(0, 60, 10):
+        learner.learn([rollout(ReachWorld(), learner.explorer(), seed=seed + more) for more in range(10)])
+    assert 0 < distances(shared=True) < 0.8 * distances(shared=False)
+
+
+def test_what_the_critics_expect_is_told_in_the_units_of_the_reward(start):
+    """Rewards are minus a distance of 0 to 2; discounted by 0.9 they come to -20 at the least."""
+    values = [log.numbers["value"] for log in tuned(start, replace(FEW, steps=2000))[-4:-1]]
+    assert all(-10 < value < -0.5 for value in values), values
+
+
+def test_nothing_is_learnt_before_something_was_paid(start):
+    learner = ReplayLearner(start, spec_of(ReachWorld()), RULE, FEW)
+    silent = [rollout(ReachWorld("none"), learner.explorer(), seed=seed) for seed in range(20)]
+    assert learner.learn(silent)["value"] is None
+    assert not learner._reward_scale
+    assert learner.learn([rollout(ReachWorld(), learner.explorer(), seed=30)])["value"] is not None
+    assert 0.1 < learner._reward_scale < 10
+
+
+def test_a_share_of_an_update_is_owed_and_not_forgotten(start):
+    learner = ReplayLearner(start, spec_of(ReachWorld()), replace(RULE, updates_per_step=0.02, first_updates=0), FEW)
+    learner.learn([rollout(ReachWorld(), learner.explorer(), seed=seed) for seed in range(10)])
+    for seed in range(10, 20):
+        learner.learn([rollout(ReachWorld(), learner.explorer(), seed=seed)])
+    assert learner._updates == int(0.02 * 20 * 12)
+
+
+def test_it_takes_starts_inside_demonstrations_and_goes_on_with_them(demos, start, tmp_path):
+    options = {"starts": DemoStarts(demos), "config": replace(FEW, steps=900)}
+    list(finetune(start, ReachWorld(), RULE, run=tmp_path / "whole", **options))
+    with pytest.raises(KeyboardInterrupt):
+        list(finetune(start, ReachWorld(), RULE, run=tmp_path / "run", watcher=Seen(30), **options))
+    list(finetune(start, ReachWorld(), RULE, run=tmp_path / "run", resume=True, **options))
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_a_policy_with_a_history_and_chunks_is_tuned(demos):
+    shape = replace(SHAPE, history=2, horizon=3)
+    start = train(FeedForward(spec_of(ReachWorld()), shape).initialized(0), demos, CLONED)
+    policy = tuned(start)[-1].policy
+    assert (policy.history, policy.horizon) == (2, 1)
+
+
+def test_demonstrations_of_no_weight_may_stand_beside_a_limited_residual(demos, start):
+    """As the command line has them, with a policy that TD3 has tuned before."""
+    once = tuned(start, replace(FEW, judge_episodes=0))[-2].policy
+    config = FinetuneConfig(
+        steps=400,
+        episodes=5,
+        judge_episodes=0,
+        value_hidden=(16,),
+        **{
+            name: getattr(FEW, name)
+            for name in ("tune", "residual_hidden", "residual_limit", "deviation", "deviation_factor")
+        },
+    )
+    list(finetune(once, ReachWorld(), NPG(), config=config, demo_term=DemoTerm(demos, lam0=0.0)))
+
+
+@pytest.mark.parametrize(
+    ("carried", "told"),
+    [
+        ((), "carries a residual without a limit"),
+        ((8,), "carries a residual without a limit"),
+        ((4, 2), "carries a residual with tanh layers of 4, and residual_hidden asks for tanh layers of 8; ask"),
+    ],
+)
+def test_a_policy_that_carries_another_residual_is_refused(demos, carried, told):
+    shape = replace(SHAPE, skip=True, skip_hidden=carried)
+    start = train(FeedForward(spec_of(ReachWorld()), shape).initialized(0), demos, CLONED)
+    with pytest.raises(ConfigError, match=told):
+        tuned(start)
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "of another batch", "of something else", "cut"])
+def test_a_damaged_memory_is_named(start, tmp_path, damage):
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        tuned(start, run=run, watcher=Seen(40))
+    second = run / "replay" / "000002.safetensors"
+    if damage == "missing":
+        second.unlink()
+    elif damage == "of another batch":
+        second.write_bytes((run / "replay" / "000003.safetensors").read_bytes())
+    elif damage == "of something else":
+        save_state(second, TrainingState(2, 0, 0.0, {"rows": torch.zeros(3)}))
+    else:
+        second.write_bytes(second.read_bytes()[: 0 if damage == "empty" else -40])
+    with pytest.raises(PolicyError, match=r"000002\.safetensors"):
+        tuned(start, run=run, resume=True)
+
+
+def test_steps_that_end_before_anything_is_learnt_are_refused(start):
+    with pytest.raises(ConfigError, match=r"td3 learns nothing before 600 steps \(first_steps\), and judging"):
+        tuned(start, rule=replace(RULE, first_steps=600))
+
+
+def test_a_deviation_that_demonstrations_would_have_to_say_is_refused(start):
+    with pytest.raises(ConfigError, match="'residual', which td3 does not know; take range, spread or own"):
+        tuned(start, replace(FEW, deviation="residual"))
+
+
+def test_a_limit_is_that_of_the_noise_that_is_really_made(start):
+    """The deviation never falls below its least, and neither does the residual's room."""
+    learner = ReplayLearner(start, spec_of(ReachWorld()), RULE, replace(FEW, deviation_factor=0.001))
+    limits = torch.diag(learner.actor._networks[0].skip_maps()[-1].weight)
+    torch.testing.assert_close(limits.detach(), 1.5 * learner.actor.log_deviation.detach().exp())
 
 
 @pytest.mark.parametrize(

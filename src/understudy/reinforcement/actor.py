@@ -57,9 +57,8 @@ class Actor:
         residual_limit: NDArray[np.float32] | None = None,
     ) -> None:
         self._residual, self._limit = tune == "residual", residual_limit
-        if residual_limit is not None:
-            residual_hidden = (*residual_hidden, len(residual_limit))
-        self._policy = _gaussian(policy, residual_hidden if self._residual else None)
+        hidden = residual_hidden if self._residual else None
+        self._policy = _gaussian(policy, hidden, limited=residual_limit is not None)
         self.least = torch.from_numpy(np.maximum(least, SMALLEST_LOG_DEVIATION).astype(np.float32))
         start = torch.from_numpy(np.asarray(log_deviation, np.float32))
         self._log_deviation = nn.Parameter(torch.maximum(start, self.least))
@@ -191,7 +190,7 @@ class Actor:
         *first, before, last = self._networks[0].skip_maps()
         limits = torch.diag(torch.from_numpy(self._limit))
         if bool(last.weight.any()):  # the policy brought its residual
-            if not torch.equal(last.weight, limits) or bool(last.bias.any()):
+            if not torch.allclose(last.weight, limits) or bool(last.bias.any()):
                 raise ConfigError(
                     "the policy carries a residual with another limit; ask for the deviation and the residual_limit "
                     "that it was tuned with, or tune all"
@@ -220,13 +219,14 @@ class Actor:
         return self._policy.statistics
 
 
-def _gaussian(policy: Policy, residual: tuple[int, ...] | None) -> FeedForward | Ensemble:
+def _gaussian(policy: Policy, residual: tuple[int, ...] | None, *, limited: bool) -> FeedForward | Ensemble:
     """A copy of the policy that answers its first action with a Gaussian head.
 
     With a `residual`, the sizes of its hidden layers, it has one: that of the policy, or a new one, which answers 0.
+    One that is `limited` has one layer more, with a unit for each channel.
     """
     if isinstance(policy, Ensemble):
-        return Ensemble([_gaussian(member, residual) for member in policy.members])
+        return Ensemble([_gaussian(member, residual, limited=limited) for member in policy.members])
     if not isinstance(policy, FeedForward):
         raise ConfigError(
             f"the policy is a {policy.kind}; feedforward policies and ensembles of them can be fine-tuned"
@@ -236,14 +236,22 @@ def _gaussian(policy: Policy, residual: tuple[int, ...] | None) -> FeedForward |
             "the policy has a mixture head, and what is fine-tuned is one Gaussian; clone with --head absolute, "
             "squared or gaussian"
         )
-    config = replace(policy.config, head="gaussian", horizon=1)
+    config, channels = replace(policy.config, head="gaussian", horizon=1), len(policy.spec.actions)
     if residual is not None and not config.skip:
-        config = replace(config, skip=True, skip_hidden=residual)
-    elif residual is not None and config.skip_hidden != residual:
-        raise ConfigError(
-            f"the policy carries a residual with {_sizes(config.skip_hidden)}, and residual_hidden asks for "
-            f"{_sizes(residual)}; ask for what it carries, or tune all"
-        )
+        config = replace(config, skip=True, skip_hidden=(*residual, channels) if limited else residual)
+    elif residual is not None:
+        carried = config.skip_hidden
+        if limited and carried[-1:] != (channels,):
+            raise ConfigError(
+                "the policy carries a residual without a limit, and one with a limit is asked for; begin with a "
+                "policy that carries none"
+            )
+        carried = carried[:-1] if limited else carried
+        if carried != residual:
+            raise ConfigError(
+                f"the policy carries a residual with {_sizes(carried)}, and residual_hidden asks for "
+                f"{_sizes(residual)}; ask for what it carries, or tune all"
+            )
     result = FeedForward(policy.spec, config).initialized(0)
     mine, given = [*result.layers, *result.skip_maps()], [*policy.layers, *policy.skip_maps()]
     with torch.no_grad():

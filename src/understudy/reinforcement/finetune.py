@@ -33,8 +33,6 @@ from understudy.spec import Spec, spec_of
 from understudy.trainer import torch_threads
 from understudy.worlds import KeptOpen, World, make_env
 
-_PATIENCE_BATCHES, _PATIENCE_WITH_DEMOS = 3, 10
-
 
 @dataclass(frozen=True, slots=True)
 class FinetuneLog:
@@ -113,8 +111,9 @@ def finetune(
 
     Batch k: the sampled policy drives `episodes` episodes, `rollout` being the loop; the value function says how much
     better than usual each action turned out; the demonstration term adds its rows; the update changes policy and
-    deviation. With NPG and `DemoTerm` this is DAPG (Rajeswaran et al. 2018), without a term NPG or PPO. At the end the
-    best and the last policy are tried, each as a distribution and as its mean, and the best of these is the result.
+    deviation. With NPG and `DemoTerm` this is DAPG (Rajeswaran et al. 2018), without a term NPG or PPO. With TD3,
+    critics that learn from every step so far say instead what an action is worth. At the end the best and the last
+    policy are tried, each as a distribution and as its mean, and the best of these is the result.
     `policy` itself stays as it is.
 
     Args:
@@ -148,14 +147,12 @@ def finetune(
     config = config if steps is None else replace(config, steps=steps)
     update, watcher = update or NPG(), watcher or _Nobody()
     world = _world(env, workers)
-    if isinstance(update, TD3):
-        require_limited_residual(config, demo_term)
     spec, horizon = _looked_at(world, config)
     policy.spec.require_same_task(spec, what="the world", against="the policy")
     if demo_term is not None:
         demo_term.demos.require_same_task(spec, what="the world")
+    budget = _sound(update, demo_term, config, horizon)
     learner = _learner(policy, spec, update, demo_term, config)
-    budget = _Budget(config, horizon)
     description = {
         "command": "finetune",
         "update": {"name": update.name, **update.options()},
@@ -192,10 +189,8 @@ def require_sound(world: World, update: Update | TD3, term: Term | None, config:
         ConfigError: the steps are too few for a batch, the world has no limit of steps, or the update cannot follow
             the recipe.
     """
-    if isinstance(update, TD3):
-        require_limited_residual(config, term)
     _, horizon = _looked_at(world, config)
-    _Budget(config, horizon)
+    _sound(update, term, config, horizon)
 
 
 class _Budget:
@@ -204,8 +199,8 @@ class _Budget:
     def __init__(self, config: FinetuneConfig, horizon: int) -> None:
         self._config, self._horizon = config, horizon
         candidates = 5 if config.average else 4
-        self._aside = candidates * config.judge_episodes * horizon
-        least = config.episodes * horizon + self._aside
+        self.aside = candidates * config.judge_episodes * horizon
+        least = config.episodes * horizon + self.aside
         if 0 < config.steps < least:
             raise ConfigError(
                 f"steps is {config.steps}; a batch of {config.episodes} episodes of {horizon} steps and the judging of "
@@ -215,7 +210,7 @@ class _Budget:
 
     def episodes(self, step: int) -> int:
         """Of the next batch; 0 where what is left is less than half a batch."""
-        count = min(self._config.episodes, (self._config.steps - self._aside - step) // self._horizon)
+        count = min(self._config.episodes, (self._config.steps - self.aside - step) // self._horizon)
         return count if 2 * count >= self._config.episodes else 0
 
 
@@ -327,13 +322,25 @@ class _Job:
         if learner.rewards_differ or priced or (rewards != rewards[0]).any():
             learner.rewards_differ = True
             return
-        patience = _PATIENCE_WITH_DEMOS if learner.has_term else _PATIENCE_BATCHES
-        if learner.iteration + 1 >= patience:
+        if learner.iteration + 1 >= learner.patience:
             raise ConfigError(
-                f"{learner.spec.env_id} paid {rewards[0]:g} at every step of the first {patience} batches, so there is "
-                "nothing to learn from; take a reward that says how near the goal is (--env-arg reward=shaped), a "
-                "policy that succeeds at times, or a world that pays at all"
+                f"{learner.spec.env_id} paid {rewards[0]:g} at every step of the first {learner.patience} batches, so "
+                "there is nothing to learn from; take a reward that says how near the goal is "
+                "(--env-arg reward=shaped), a policy that succeeds at times, or a world that pays at all"
             )
+
+
+def _sound(update: Update | TD3, term: Term | None, config: FinetuneConfig, horizon: int) -> _Budget:
+    """The budget of a recipe that the update can follow."""
+    if isinstance(update, TD3):
+        require_limited_residual(config, term)
+    budget = _Budget(config, horizon)
+    if isinstance(update, TD3) and 0 < config.steps <= budget.aside + update.first_steps:
+        raise ConfigError(
+            f"steps is {config.steps}; td3 learns nothing before {update.first_steps} steps (first_steps), and judging "
+            f"the candidates takes {budget.aside}; give more steps, or fewer first_steps or judge_episodes"
+        )
+    return budget
 
 
 def _learner(policy: Policy, spec: Spec, update: Update | TD3, term: Term | None, config: FinetuneConfig) -> Learner:

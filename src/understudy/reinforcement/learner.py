@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
@@ -15,6 +16,7 @@ from understudy.episode import Episode
 from understudy.errors import ConfigError, PolicyError
 from understudy.evaluate import SUSTAINED_STEPS
 from understudy.execution import Explorer
+from understudy.inference import SMALLEST_LOG_DEVIATION
 from understudy.policies import Policy
 from understudy.recipe import FinetuneConfig
 from understudy.reinforcement.actor import Actor, own_log_deviation
@@ -23,9 +25,14 @@ from understudy.runs import Run
 from understudy.spec import Spec
 from understudy.statistics import ChannelStatistics
 
+# A mean of fewer episodes than these is not compared with one of more: it is the highest by luck.
+_TELLING_EPISODES = 20
+
 
 class Learner(ABC):
     """Drives with the actor, and changes it by what came of a batch of episodes: a subclass says how.
+
+    `patience` is the number of first batches in which a reward that never differs is borne.
 
     Args:
         policy: where the actor begins, with a scaling.
@@ -37,7 +44,7 @@ class Learner(ABC):
         ConfigError: the deviation cannot be had from what is given, or the policy cannot be tuned so.
     """
 
-    has_term = False
+    patience: int
 
     def __init__(
         self, policy: Policy, spec: Spec, config: FinetuneConfig, unexplained: NDArray[np.float32] | None = None
@@ -152,7 +159,8 @@ class Learner(ABC):
         """An actor like this learner's that begins with another policy."""
         config, limit = self._config, None
         if config.residual_limit is not None:
-            limit = np.exp(self._first_deviation) * np.float32(config.residual_limit)
+            explored = np.maximum(self._first_deviation, np.maximum(self._least, SMALLEST_LOG_DEVIATION))
+            limit = np.exp(explored) * np.float32(config.residual_limit)
         return Actor(
             policy,
             self._first_deviation,
@@ -185,7 +193,11 @@ class Learner(ABC):
 
     def _remember_the_best(self, score: tuple[float, float]) -> None:
         """Keeps the actor that collected the batch where it and the batches before it were the best so far."""
-        self._recent = [*self._recent, score][-self._config.best_window :]
+        window, episodes = self._config.best_window, self._config.episodes
+        telling = math.ceil(_TELLING_EPISODES / episodes)
+        if self.iteration + 1 == telling <= window:
+            self._best_score = (-np.inf, -np.inf)
+        self._recent = [*self._recent, score][-window:]
         mean = (float(np.mean([row[0] for row in self._recent])), float(np.mean([row[1] for row in self._recent])))
         if mean > self._best_score:
             self._best_score, self._best_iteration = mean, self.iteration

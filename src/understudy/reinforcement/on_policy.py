@@ -27,6 +27,7 @@ from understudy.statistics import ChannelStatistics, RunningStatistics
 from understudy.trainer import generator_for
 
 _FRESH_SHRINK = 0.01
+_PATIENCE, _PATIENCE_WITH_DEMOS = 3, 10
 
 
 class OnPolicyLearner(Learner):
@@ -54,20 +55,17 @@ class OnPolicyLearner(Learner):
             )
         if policy.statistics is None:
             policy = _fresh(policy, spec)
-        self._update, self._rows, unexplained = update, None, None
-        if term is not None:
+        unexplained = None
+        if term is not None and config.deviation == "residual":
             zeros = np.zeros(len(spec.actions), np.float32)
-            given = Actor(policy, zeros, zeros, tune=config.tune, residual_hidden=config.residual_hidden)
-            self._rows = DemoRows(term, given)
-            unexplained = self._rows.residual(given).numpy()
+            given = Actor(policy, zeros, zeros)
+            unexplained = DemoRows(term, given).residual(given).numpy()
         super().__init__(policy, spec, config, unexplained)
+        self._update = update
+        self._rows = DemoRows(term, self.actor) if term is not None else None
+        self.patience = _PATIENCE if term is None else _PATIENCE_WITH_DEMOS
         self._value = ValueFunction(len(spec.observations), config, generator_for(config.seed, "value", 0))
         self._memory: Memory = {}
-
-    @property
-    def has_term(self) -> bool:  # type: ignore[override]
-        """Whether demonstrations add something."""
-        return self._rows is not None
 
     def _improve(self, episodes: Sequence[Episode]) -> dict[str, float | None]:
         config = self._config

@@ -82,6 +82,21 @@ class Replay:
         return {name: column[since : self._rows] for name, column in self._table.items()}
 
     @property
+    def rewards(self) -> Tensor:
+        """Of all rows, (rows,); that of an episode's last observation is 0."""
+        return self._table["rewards"][: self._rows]
+
+    def fits(self, tensors: dict[str, Tensor]) -> bool:
+        """Whether these are rows that `tensors` of a memory like this one could have given, to be added next."""
+        if set(tensors) != set(self._table) or not len(tensors["rewards"]):
+            return False
+        same = all(
+            tensors[name].dtype == column.dtype and tensors[name].shape == (len(tensors["rewards"]), *column.shape[1:])
+            for name, column in self._table.items()
+        )
+        return same and int(tensors["last"][-1]) == self._rows + len(tensors["rewards"]) - 1
+
+    @property
     def rows(self) -> int:
         """Of the table: the steps, and the last observation of each episode."""
         return self._rows

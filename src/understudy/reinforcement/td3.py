@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from understudy.checkpoint import TrainingState, load_state, save_state
+from understudy.durable import make_folder
 from understudy.episode import Episode
-from understudy.errors import ConfigError, TrainingDiverged, require_within
+from understudy.errors import ConfigError, PolicyError, TrainingDiverged, require_within
 from understudy.policies import Policy
 from understudy.recipe import FinetuneConfig
 from understudy.reinforcement.critics import Critics, follow
@@ -74,8 +75,10 @@ class TD3:
     actor_learning_rate: float = 1e-4
 
     def __post_init__(self) -> None:
-        for name in ("critics", "units", "n_step", "batch", "actor_every"):
+        for name in ("critics", "n_step", "actor_every"):
             require_within(name, getattr(self, name), 1)
+        for name in ("units", "batch"):
+            require_within(name, getattr(self, name), 2)  # one has no deviation
         require_within("drawn", self.drawn, 1, self.critics)
         for name in ("first_steps", "first_updates"):
             require_within(name, getattr(self, name), 0)
@@ -90,6 +93,8 @@ class TD3:
         return asdict(self)
 
 
+# A world that has paid nothing that differs in so many episodes will not: as with NPG and demonstrations.
+_PATIENT_EPISODES = 200
 # Of the value function and its advantages, which critics replace.
 _UNUSED = [item.name for item in fields(FinetuneConfig) if item.name.startswith("value_")] + ["gae_lambda"]
 
@@ -98,7 +103,8 @@ def require_limited_residual(config: FinetuneConfig, term: Term | None) -> None:
     """Refuses a recipe that TD3 cannot follow.
 
     Raises:
-        ConfigError: it does not tune a residual with a limit, sets what is not used, or has a demonstration term.
+        ConfigError: it does not tune a residual with a limit, sets what is not used or known, or has a demonstration
+            term.
     """
     if config.tune != "residual" or config.residual_limit is None:
         raise ConfigError(
@@ -108,6 +114,8 @@ def require_limited_residual(config: FinetuneConfig, term: Term | None) -> None:
     unused = [name for name in _UNUSED if getattr(config, name) != getattr(defaults, name)]
     if unused:
         raise ConfigError(f"td3 has critics in the place of a value function; leave {', '.join(unused)} out")
+    if config.deviation == "residual":
+        raise ConfigError("deviation is 'residual', which td3 does not know; take range, spread or own")
     if term is not None and term.options()["lam0"]:
         raise ConfigError("td3 has no place for a demonstration term; leave lam0 at 0, or take npg or ppo")
 
@@ -116,8 +124,8 @@ class ReplayLearner(Learner):
     """Critics learn from every step so far what actions are worth, and the residual climbs what they say.
 
     The residual stays within a limit (`residual_limit`), because critics are only right about actions like those that
-    were tried. What they look at says so too: the scaled observation, the action of the frozen policy, and how far the
-    action is from that, in deviations of the exploration, which stay as they are.
+    were tried. They look at the scaled observation, and at how far the action is from that of the frozen policy, in
+    deviations of the exploration, which stay as they are.
 
     Args:
         policy: where the actor begins, and what it stays near.
@@ -141,37 +149,49 @@ class ReplayLearner(Learner):
         self._critic_memory: Memory = {}
         self._actor_memory: Memory = {}
         self._replay, self._saved_rows = Replay(seen + actions, actions), 0
-        self._updates, self._reward_scale = 0, 0.0
+        self._updates, self._owed, self._reward_scale = 0, 0.0, 0.0
+        self.patience = max(1, _PATIENT_EPISODES // config.episodes)
         limits = torch.from_numpy(np.stack([spec.action_low, spec.action_high]))
         self._low, self._high = self.actor.scaled(limits)
 
     def _improve(self, episodes: Sequence[Episode]) -> dict[str, float | None]:
         for episode in episodes:
             self._remember(episode)
-        if len(self._replay) < self._rule.first_steps:
-            return {"value": None, "value_error": None, "residual": 0.0}
-        if not self._reward_scale:
-            rewards = self._replay.tensors()["rewards"]
-            self._reward_scale = 1 / max(float(rewards.square().mean().sqrt()), 1e-6)
-        first = self._rule.first_updates if not self._updates else 0
-        count = first + round(self._rule.updates_per_step * sum(map(len, episodes)))
-        critics = adam(list(self._critics.parameters()), self._critic_memory, self._rule.critic_learning_rate)
-        actor = adam(self.actor.mean_parameters, self._actor_memory, self._rule.actor_learning_rate)
+        count = self._updates_due(sum(map(len, episodes)))
+        if not count:
+            return {"value": None, "value_error": None, "residual": None}
+        rule = self._rule
+        critics = adam(list(self._critics.parameters()), self._critic_memory, rule.critic_learning_rate)
+        actor = adam(self.actor.mean_parameters, self._actor_memory, rule.actor_learning_rate)
         generator = generator_for(self._config.seed, "replay", self.iteration)
-        value = error = moved = 0.0
-        for index in range(count):
-            drawn = self._replay.draw(generator, self._rule.batch, self._rule.n_step, self._config.gamma)
-            believed = torch.randperm(self._rule.critics, generator=generator)[: self._rule.drawn]
-            value, error = self._teach_the_critics(drawn, believed, critics)
-            if index >= first and index % self._rule.actor_every == 0:
-                moved = self._teach_the_actor(drawn, actor)
-            follow(self._slow_critics.parameters(), self._critics.parameters(), self._rule.follow)
+        value = error = 0.0
+        moved = None
+        for number in range(self._updates, self._updates + count):
+            steps = self._replay.draw(generator, rule.batch, rule.n_step, self._config.gamma)
+            believed = torch.randperm(rule.critics, generator=generator)[: rule.drawn]
+            value, error = self._teach_the_critics(steps, believed, critics)
+            if number >= rule.first_updates and number % rule.actor_every == 0:
+                moved = self._teach_the_actor(steps, actor)
+            follow(self._slow_critics.parameters(), self._critics.parameters(), rule.follow)
         self._updates += count
         critics.remember()
         actor.remember()
-        if not (math.isfinite(value) and math.isfinite(error)):
-            raise TrainingDiverged("the critics are no longer finite; try a lower critic_learning_rate")
+        if not (math.isfinite(value) and math.isfinite(error) and bool(self.actor.vector().isfinite().all())):
+            raise TrainingDiverged("critics or residual are no longer finite; try lower learning rates")
         return {"value": value / self._reward_scale, "value_error": error, "residual": moved}
+
+    def _updates_due(self, steps: int) -> int:
+        """Updates for so many new steps; none before there is enough to learn from, and a reward in it."""
+        rewards = self._replay.rewards
+        if not self._reward_scale and (len(self._replay) < self._rule.first_steps or not bool(rewards.any())):
+            return 0
+        if not self._reward_scale:
+            self._reward_scale = 1 / float(rewards.square().mean().sqrt())
+            self._owed += self._rule.first_updates
+        self._owed += self._rule.updates_per_step * steps
+        count = int(self._owed)
+        self._owed -= count
+        return count
 
     def _remember(self, episode: Episode) -> None:
         """Takes an episode into the replay memory."""
@@ -221,7 +241,7 @@ class ReplayLearner(Learner):
 
     def save(self, run: Run) -> None:
         # The rows come first: a resumed run reads those of the batches that its state knows, and writes others anew.
-        self._rows_of(run, self.iteration).parent.mkdir(exist_ok=True)
+        make_folder(self._rows_of(run, self.iteration).parent)
         rows = TrainingState(self.iteration, 0, 0.0, self._replay.tensors(since=self._saved_rows))
         save_state(self._rows_of(run, self.iteration), rows)
         self._saved_rows = self._replay.rows
@@ -230,7 +250,11 @@ class ReplayLearner(Learner):
     def load(self, run: Run) -> None:
         super().load(run)
         for iteration in range(1, self.iteration + 1):
-            self._replay.extend(load_state(self._rows_of(run, iteration)).tensors)
+            path = self._rows_of(run, iteration)
+            rows = load_state(path)
+            if rows.step != iteration or not self._replay.fits(rows.tensors):
+                raise PolicyError(f"{path} holds no rows of batch {iteration}; start the run anew in another folder")
+            self._replay.extend(rows.tensors)
         self._saved_rows = self._replay.rows
 
     def _rows_of(self, run: Run, iteration: int) -> Path:
@@ -239,7 +263,7 @@ class ReplayLearner(Learner):
     def _tensors(self) -> dict[str, Tensor]:
         return {
             **super()._tensors(),
-            "learnt": torch.tensor([self._updates, self._reward_scale], dtype=torch.float64),
+            "learnt": torch.tensor([self._updates, self._owed, self._reward_scale], dtype=torch.float64),
             **{f"critics.{name}": value for name, value in self._critics.state_dict().items()},
             "slow_actor": self._slow_actor.vector(),
             **{f"slow_critics.{name}": value for name, value in self._slow_critics.state_dict().items()},
@@ -249,7 +273,8 @@ class ReplayLearner(Learner):
 
     def _take(self, tensors: Mapping[str, Tensor]) -> None:
         super()._take(tensors)
-        self._updates, self._reward_scale = int(tensors["learnt"][0]), float(tensors["learnt"][1])
+        updates, self._owed, self._reward_scale = map(float, tensors["learnt"])
+        self._updates = int(updates)
         self._critics.load_state_dict(part_of(tensors, "critics."))
         self._slow_critics.load_state_dict(part_of(tensors, "slow_critics."))
         self._slow_actor.move(tensors["slow_actor"])
