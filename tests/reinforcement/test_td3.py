@@ -263,26 +263,34 @@ def test_the_critics_learn_alone_at_first(start):
     assert learner.learn(first)["residual"] > 0
 
 
-def test_slow_copies_follow(start):
-    learner = ReplayLearner(start, spec_of(ReachWorld()), RULE, FEW)
+@pytest.mark.parametrize("whose", ["critics", "actor"])
+def test_slow_copies_follow(start, whose):
+    learner = ReplayLearner(start, spec_of(ReachWorld()), replace(RULE, first_updates=0), FEW)
+    fast, slow = {
+        "critics": (list(learner._critics.parameters()), list(learner._slow_critics.parameters())),
+        "actor": (learner.actor.mean_parameters, learner._slow_actor.mean_parameters),
+    }[whose]
+    first = [parameter.detach().clone() for parameter in fast]
 
-    def distances(shared):
-        slow = (*learner._slow_critics.parameters(), *learner._slow_actor.mean_parameters)
-        pairs = zip(fast, slow if shared else first, strict=True)
-        return sum(float((one.detach() - two.detach()).square().sum()) for one, two in pairs)
+    def distance(others):
+        return sum(float((one - two).detach().square().sum()) for one, two in zip(fast, others, strict=True))
 
-    first = [
-        parameter.detach().clone() for parameter in (*learner._critics.parameters(), *learner.actor.mean_parameters)
-    ]
     for seed in range(0, 60, 10):
         learner.learn([rollout(ReachWorld(), learner.explorer(), seed=seed + more) for more in range(10)])
-    assert 0 < distances(shared=True) < 0.8 * distances(shared=False)
+    assert 0 < distance(slow) < 0.8 * distance(first)
 
 
-def test_what_the_critics_expect_is_told_in_the_units_of_the_reward(start):
-    """Rewards are minus a distance of 0 to 2; discounted by 0.9 they come to -20 at the least."""
-    values = [log.numbers["value"] for log in tuned(start, replace(FEW, steps=2000))[-4:-1]]
-    assert all(-10 < value < -0.5 for value in values), values
+def test_the_unit_of_the_reward_changes_nothing_but_what_is_told(start):
+    values, policies = [], []
+    for unit in (1, 128):
+        learner = ReplayLearner(start, spec_of(ReachWorld()), RULE, FEW)
+        for seed in range(0, 30, 10):
+            episodes = [rollout(ReachWorld(), learner.explorer(), seed=seed + more) for more in range(10)]
+            numbers = learner.learn([replace(episode, rewards=unit * episode.rewards) for episode in episodes])
+        values.append(numbers["value"])
+        policies.append(digest(learner.actor.policy()))
+    assert policies[0] == policies[1]
+    assert values[1] == pytest.approx(128 * values[0])
 
 
 def test_nothing_is_learnt_before_something_was_paid(start):
