@@ -3,8 +3,8 @@
 Door: 25 human demonstrations. Hammer and relocate: 25 imperfect ones made from the published experts
 (`imperfect_demos.py`), because the human ones cannot be had without a download. PickPlace: 25 of a scripted expert
 whose hand trembles. Success is measured on 100 starts from 700000 that choose nothing; what was chosen was chosen on
-starts 500000 to 599999, with training seed 0. Every step of the world before the final policy counts. The reward is the
-dense one, corrected.
+starts 500000 to 599999, with training seed 0, for TD3 with seeds 5 and 6. Every step of the world before the final
+policy counts. The reward is the dense one, corrected.
 """
 
 from __future__ import annotations
