@@ -398,7 +398,7 @@ def test_a_limit_is_that_of_the_noise_that_is_really_made(start):
         ({"critics": 0}, "critics is 0"),
         ({"n_step": 0}, "n_step is 0"),
         ({"follow": 0.0}, "follow is 0.0; accepted: above 0, at most 1"),
-        ({"updates_per_step": 0.0}, "updates_per_step is 0.0; accepted: numbers above 0"),
+        ({"updates_per_step": 0.0}, "updates_per_step is 0.0; accepted: above 0"),
         ({"actor_learning_rate": float("nan")}, "actor_learning_rate is nan"),
     ],
 )

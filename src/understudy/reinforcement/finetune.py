@@ -332,14 +332,14 @@ class _Job:
 
 def _sound(update: Update | TD3, term: Term | None, config: FinetuneConfig, horizon: int) -> _Budget:
     """The budget of a recipe that the update can follow."""
+    budget = _Budget(config, horizon)
     if isinstance(update, TD3):
         require_limited_residual(config, term)
-    budget = _Budget(config, horizon)
-    if isinstance(update, TD3) and 0 < config.steps <= budget.aside + update.first_steps:
-        raise ConfigError(
-            f"steps is {config.steps}; td3 learns nothing before {update.first_steps} steps (first_steps), and judging "
-            f"the candidates takes {budget.aside}; give more steps, or fewer first_steps or judge_episodes"
-        )
+        if 0 < config.steps <= budget.aside + update.first_steps:
+            raise ConfigError(
+                f"steps is {config.steps}; td3 learns nothing before {update.first_steps} steps (first_steps), and "
+                f"judging the candidates takes {budget.aside}; give more steps, or fewer first_steps or judge_episodes"
+            )
     return budget
 
 

@@ -24,6 +24,7 @@ from understudy.reinforcement.demos import Term
 from understudy.reinforcement.learner import Learner, histories, part_of
 from understudy.reinforcement.memory import Memory, adam
 from understudy.reinforcement.replay import Replay, Transitions
+from understudy.reinforcement.updates import require_above_0
 from understudy.runs import Run
 from understudy.spec import Spec
 from understudy.trainer import generator_for
@@ -83,8 +84,7 @@ class TD3:
         for name in ("first_steps", "first_updates"):
             require_within(name, getattr(self, name), 0)
         for name in ("updates_per_step", "critic_learning_rate", "actor_learning_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} is {getattr(self, name)}; accepted: numbers above 0")
+            require_above_0(name, getattr(self, name))
         if not 0 < self.follow <= 1:
             raise ConfigError(f"follow is {self.follow}; accepted: above 0, at most 1")
 
@@ -116,7 +116,7 @@ def require_limited_residual(config: FinetuneConfig, term: Term | None) -> None:
         raise ConfigError(f"td3 has critics in the place of a value function; leave {', '.join(unused)} out")
     if config.deviation == "residual":
         raise ConfigError("deviation is 'residual', which td3 does not know; take range, spread or own")
-    if term is not None and term.options()["lam0"]:
+    if term is not None and term.weight(0, 1.0):
         raise ConfigError("td3 has no place for a demonstration term; leave lam0 at 0, or take npg or ppo")
 
 
@@ -141,7 +141,8 @@ class ReplayLearner(Learner):
         if policy.statistics is None:
             raise ConfigError("td3 tunes a residual of a trained policy; give one, or demonstrations")
         super().__init__(policy, spec, config)
-        self._rule, actions = rule, len(spec.actions)
+        assert config.residual_limit is not None, "require_limited_residual comes first"
+        self._rule, self._limit, actions = rule, config.residual_limit, len(spec.actions)
         seen = self.actor.history * len(spec.observations)
         hidden = (rule.units, rule.units)
         self._critics = Critics(rule.critics, seen + actions, hidden, generator_for(config.seed, "critics", 0))
@@ -223,8 +224,8 @@ class ReplayLearner(Learner):
         optimizer.step()
         follow(self._slow_actor.mean_parameters, parameters, self._rule.follow)
         with torch.no_grad():
-            moved = (mean - self._of_the_policy(drawn.inputs)) / self._deviation
-        return float(moved.square().mean().sqrt()) / float(self._config.residual_limit or 1.0)
+            moved = (mean - self._of_the_policy(drawn.inputs)) / (self._limit * self._deviation)
+        return float(moved.square().mean().sqrt())
 
     def _worth(self, critics: Critics, inputs: Tensor, actions: Tensor) -> Tensor:
         """What the critics say of actions (B, A) in deviations, which the world cuts to its limits, (K, B)."""

@@ -106,7 +106,7 @@ class NPG:
     def __post_init__(self) -> None:
         require_within("cg_iterations", self.cg_iterations, 1, 1000)
         for name in ("step_size", "last_step_size", "kl_limit"):
-            _require_above_0(name, getattr(self, name))
+            require_above_0(name, getattr(self, name))
         if not 0 <= self.damping < math.inf:
             raise ConfigError(f"damping is {self.damping}; accepted: 0 or more")
 
@@ -170,7 +170,7 @@ class PPO:
         for name in ("epochs", "minibatch"):
             require_within(name, getattr(self, name), 1)
         for name in ("clip", "learning_rate", "gradient_clip", "kl_limit"):
-            _require_above_0(name, getattr(self, name))
+            require_above_0(name, getattr(self, name))
 
     def options(self) -> dict[str, Any]:
         """What it was asked for, as plain JSON."""
@@ -304,6 +304,11 @@ def _flat(tensors: tuple[Tensor, ...]) -> Tensor:
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
-def _require_above_0(name: str, value: float | None) -> None:
+def require_above_0(name: str, value: float | None) -> None:
+    """Refuses an option that is given and not a finite number above 0.
+
+    Raises:
+        ConfigError: so it is.
+    """
     if value is not None and not 0 < value < math.inf:
         raise ConfigError(f"{name} is {value}; accepted: above 0")
