@@ -256,7 +256,7 @@ def dapg_minutes(task: str, most_s: float) -> Callable[[dict[str, Any]], Reading
         pairs = zip(found[f"clone {task}"]["seconds"], found[f"ours {task}"]["seconds"], strict=True)
         whole = [cloning + learning for cloning, learning in pairs]
         each = ", ".join(f"{seconds:.0f} s" for seconds in whole)
-        return Reading(f"{each}; some beside other programs", max(whole) <= most_s, f"{len(whole)} seeds")
+        return Reading(each, max(whole) <= most_s, f"{len(whole)} seeds")
 
     return read
 
