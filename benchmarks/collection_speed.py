@@ -28,10 +28,10 @@ from common import Results, data
 from parallel_rollouts import Stepper
 
 import understudy as us
+from understudy.collector import Start
 from understudy.policies import Policy
 from understudy.presets import Preset
 from understudy.reinforcement import Term
-from understudy.rollout import _Job
 from understudy.workers import Pool
 from understudy.worlds import make_env
 
@@ -72,7 +72,7 @@ class Again(Stepper):
 def stepped(pool: Pool, kept: Kept) -> float:
     """Seconds that two processes take for the actions of a batch."""
     pool.tell(dict(zip(kept.seeds, kept.actions, strict=True)))
-    jobs = [_Job(seed, None) for seed in kept.seeds]
+    jobs = [Start(seed) for seed in kept.seeds]
     list(pool.map(jobs[:2]))  # with the actions in their hands
     began = time.perf_counter()
     list(pool.map(jobs))

@@ -141,7 +141,7 @@ def own(out: str, seed: int) -> dict[str, float]:
 
 
 def mean_return(agent: Any) -> float:
-    from understudy.rollout import rollouts
+    from understudy.collector import rollouts
 
     starts = range(FIRST_START, FIRST_START + STARTS)
     return statistics.mean(float(episode.rewards.sum()) for episode in rollouts(WORLD, agent, starts))

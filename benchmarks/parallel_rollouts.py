@@ -30,10 +30,11 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.collector import EpisodeRunner, Start
 from understudy.execution import PolicyAgent
 from understudy.inference import FeedForwardConfig, FeedForwardPredictor
 from understudy.policy_file import PolicyFile
-from understudy.rollout import _Job, _Runner, rollout
+from understudy.rollout import rollout
 from understudy.spec import Spec, spec_of
 from understudy.statistics import ChannelStatistics
 from understudy.workers import Beat, Pool
@@ -57,7 +58,7 @@ class Stepper:
         """Makes the world."""
         self._env = make_env(WORLD)
 
-    def __call__(self, job: _Job, beat: Beat) -> None:
+    def __call__(self, job: Start, beat: Beat) -> None:
         """Steps through one episode."""
         self._env.reset(seed=job.seed)
         step: Callable[[Any], Any] = self._env.step
@@ -75,7 +76,7 @@ class Stepper:
 class Physics(Stepper):
     """Runs the same controls through `mj_step` alone."""
 
-    def __call__(self, job: _Job, beat: Beat) -> None:
+    def __call__(self, job: Start, beat: Beat) -> None:
         """Steps through one episode."""
         self._env.reset(seed=job.seed)
         world: Any = self._env.unwrapped
@@ -122,11 +123,11 @@ def measure(episodes: int, repetitions: int, seed: int, workers: int) -> tuple[R
     steps = sum(map(len, recording.values()))
     env.close()
     runners: dict[str, Any] = {
-        "rollouts": _Runner(WORLD, None),
+        "rollouts": EpisodeRunner(WORLD, None),
         "env.step": Stepper(recording),
         "mj_step": Physics(recording),
     }
-    jobs = [_Job(start, None) for start in seeds]
+    jobs = [Start(start) for start in seeds]
     pools = {name: Pool(runner, workers) for name, runner in runners.items()}
     pools["rollouts"].tell(agent)
     try:

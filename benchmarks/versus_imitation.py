@@ -106,7 +106,7 @@ class Imitated:
 def theirs(interpreter: str, seed: int) -> dict[str, float]:
     from common import data
 
-    from understudy.rollout import rollouts
+    from understudy.collector import rollouts
 
     with tempfile.TemporaryDirectory() as name:
         out = f"{name}/weights.npz"

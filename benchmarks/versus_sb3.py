@@ -91,8 +91,8 @@ class Theirs:
 
 
 def measured(world: str, agent) -> dict[str, float]:
+    from understudy.collector import rollouts
     from understudy.evaluate import world_with
-    from understudy.rollout import rollouts
 
     name, arguments = WORLDS[world]
     starts = range(FIRST_START, FIRST_START + STARTS)

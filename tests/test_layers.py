@@ -26,6 +26,7 @@ LAYERS = (
     ("playback", "advice", "export"),
     ("observers", "dataset"),
     ("evaluate",),
+    ("collector",),
     ("rollout",),
     ("sim.experts",),
     ("execution",),

@@ -7,9 +7,10 @@ import pytest
 from tiny_worlds import Noise, Says, TinyWorld, tiny
 
 from understudy.agent import Demonstrator, Driver
+from understudy.collector import rollouts
 from understudy.episode import COLUMNS, FAILURE, SUCCESS, UNKNOWN
 from understudy.errors import ActionError, ConfigError, ExpertError, WorkerError, WorldError
-from understudy.rollout import Observer, rollout, rollouts
+from understudy.rollout import Observer, rollout
 
 STILL = Says(np.zeros(2, np.float32))
 

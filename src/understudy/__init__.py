@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from understudy import sim
 from understudy.advice import Advice, Situation, advise
 from understudy.agent import Agent, Command, Demonstrator, Driver, Expert, Replay
+from understudy.collector import rollouts
 from understudy.dataset import Dataset, Journal, diagnose, import_dataset, record
 from understudy.episode import Episode
 from understudy.errors import UnderstudyError
@@ -40,7 +41,7 @@ from understudy.robots import (
     robot_for,
 )
 from understudy.robots.recording import Outcome, Take, record_on
-from understudy.rollout import Observer, Step, rollout, rollouts
+from understudy.rollout import Observer, Step, rollout
 from understudy.spec import Channel, Spec, spec_of
 from understudy.worlds import make_env
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from understudy.agent import Agent
+from understudy.collector import rollouts
 from understudy.episode import SUCCESS, UNKNOWN, Episode
 from understudy.errors import ConfigError, require_within
 from understudy.execution import PolicyAgent
 from understudy.inference import Predictor
 from understudy.recipe import LARGEST_SEED
-from understudy.rollout import rollouts
 from understudy.spec import Spec, spec_of
 from understudy.statistics import ChannelStatistics
 from understudy.worlds import World, make_env

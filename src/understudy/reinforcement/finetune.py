@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 
 from understudy.checkpoint import load, save
+from understudy.collector import Collector
 from understudy.durable import write_file
 from understudy.episode import Episode
 from understudy.errors import ConfigError, WorkerError
@@ -27,7 +28,6 @@ from understudy.reinforcement.on_policy import OnPolicyLearner
 from understudy.reinforcement.starts import DemoStarts, start_seed
 from understudy.reinforcement.td3 import TD3, ReplayLearner, require_limited_residual
 from understudy.reinforcement.updates import NPG, Update
-from understudy.rollout import Collector
 from understudy.runs import Run
 from understudy.spec import Spec, spec_of
 from understudy.trainer import torch_threads
