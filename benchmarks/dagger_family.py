@@ -6,9 +6,10 @@ five seeds). Several were chosen after the first seeds had been seen (docs/metho
 same network, the same recipe and as many labels. On two of the tasks, by those other starts too, DAgger is SafeDAgger
 that asks at a few safe steps besides ("safe-asking"); there plain DAgger stands beside it.
 
-The other gates, with their defaults, stand beside "dagger-all", DAgger that asks at every step, all with ensembles of
-three such networks. What the simulated human of HG-DAgger tolerates was chosen for relocate, on the same other starts;
-elsewhere it is a guess. Cells run in two processes, and a stopped run continues.
+The other gates stand beside "dagger-all", DAgger that asks at every step, all with ensembles of three such networks.
+They have their defaults, but for ThriftyDAgger's budget and for what the simulated human of HG-DAgger tolerates and how
+slow the human sees the world, which were chosen on the same other starts with training seed 5, for shares of labels
+below 30 %. Cells run in two processes, and a stopped run continues.
 """
 
 from __future__ import annotations
@@ -113,17 +114,26 @@ GATES = ("safe", "lazy", "hg", "thrifty")
 
 
 class Gated(NamedTuple):
-    """A task of the gates: the episodes of each round, and what the simulated human tolerates."""
+    """A task of the gates.
+
+    Args:
+        episodes: of each round.
+        budget: of ThriftyDAgger, takeovers for each step that the policy drives.
+        tolerance: of the simulated human of HG-DAgger, in half-ranges.
+        slow_motion: how many times slower the human sees the world; 80 or 100 steps a second are then 20 or 25.
+    """
 
     episodes: int
+    budget: float
     tolerance: float
+    slow_motion: float = 1.0
 
 
 GATED = {
-    "PickPlace": Gated(6, 0.2),
-    "relocate": Gated(3, 0.1),
-    "peg-insert-side": Gated(12, 0.2),
-    "assembly": Gated(5, 0.2),
+    "PickPlace": Gated(6, 0.02, 0.2),
+    "relocate": Gated(3, 0.02, 0.1, 4.0),
+    "peg-insert-side": Gated(12, 0.015, 0.2, 4.0),
+    "assembly": Gated(5, 0.02, 0.2, 4.0),
 }
 
 
@@ -133,6 +143,12 @@ def _gate(task: Task, name: str) -> us.Gate:
     if name == "safe-asking" and task.safe is not None:
         return us.SafeGate(ask=task.safe.ask)
     return us.DAggerGate("indicator") if name == "dagger-all" else us.gate_for(name)
+
+
+def person(script: us.Expert, spec: us.Spec, task: Gated) -> us.Expert:
+    """The simulated human of HG-DAgger, who knows what the script knows."""
+    habits = us.sim.HumanConfig(tolerance=task.tolerance, recovered=task.tolerance / 2)
+    return us.sim.SimulatedHuman(script, spec, habits.in_slow_motion(task.slow_motion))
 
 
 def expert_of(task: Task) -> str:
@@ -189,9 +205,7 @@ def interactive(
         rounds, episodes = task.safe.rounds, task.safe.episodes
     env = us.make_env(task.world)
     script = us.sim.expert_for(env, expert_of(task))
-    expert = script
-    if gate == "hg":
-        expert = us.sim.expert_for(env, f"human={GATED[name].tolerance}:{expert_of(task)}")
+    expert = person(script, us.spec_of(env), GATED[name]) if gate == "hg" else script
     recipe = task.recipe(seed)
     config = us.DAggerConfig(rounds=rounds, episodes=episodes, max_steps=task.longest, progress_starts=progress_starts)
     with tempfile.TemporaryDirectory() as place:
@@ -202,7 +216,7 @@ def interactive(
             shape = us.Ensemble.of(shape, MEMBERS, seed=seed)
         ledger: list[Entry] = []
         progress = []
-        decides = _gate(task, gate)
+        decides = us.ThriftyGate(budget=GATED[name].budget) if gate == "thrifty" else _gate(task, gate)
         for one in us.dagger(env, expert, decides, shape, demos, config, recipe, run=folder / "run"):
             ledger.append(one.entry)
             progress.append(one.evaluation.success_rate if one.evaluation else None)
@@ -388,7 +402,6 @@ def main() -> None:
         max_steps=MAX_STEPS,
         shape=asdict(DAGGER_SHAPE),
         recipe=asdict(DAGGER_RECIPE),
-        thrifty_budget=us.ThriftyGate().budget,
         members_beside_gates=MEMBERS,
         gated={name: gated._asdict() for name, gated in GATED.items()},
     )

@@ -334,11 +334,15 @@ def lazy_beside_safe(content: dict[str, Any]) -> Reading:
     return _of_tasks(told, met)
 
 
-def thrifty_budget(content: dict[str, Any]) -> Reading:
-    budget, rows = content["thrifty_budget"], _of_gate(content, "thrifty")
-    told = [f"{task}: {percent(row['intervention_rate'])}" for task, row in rows.items()]
-    met = len(rows) == 4 and all(abs(row["intervention_rate"] / budget - 1) <= 0.2 for row in rows.values())
-    return _of_tasks(told, met, f"budget {percent(budget)}")
+def thrifty_budget(rate: str) -> Callable[[dict[str, Any]], Reading]:
+    def read(content: dict[str, Any]) -> Reading:
+        rows = _of_gate(content, "thrifty")
+        pairs = {task: (row[rate], content["gated"][task]["budget"]) for task, row in rows.items()}
+        told = [f"{task}: {100 * measured:.2f} % of {100 * budget:g} %" for task, (measured, budget) in pairs.items()]
+        met = len(rows) == 4 and all(abs(measured / budget - 1) <= 0.2 for measured, budget in pairs.values())
+        return _of_tasks(told, met)
+
+    return read
 
 
 def thrifty_help(content: dict[str, Any]) -> Reading:
@@ -703,10 +707,16 @@ FIGURES = (
         lazy_beside_safe,
     ),
     Figure(
-        "ThriftyDAgger: takeovers for each step that the policy drives",
+        "ThriftyDAgger, its rounds of few episodes: takeovers for each step that the policy drives",
         "budget +- 20 %",
         "dagger_family",
-        thrifty_budget,
+        thrifty_budget("intervention_rate"),
+    ),
+    Figure(
+        "The same, the policy of the last round helped on 100 starts of each seed",
+        "budget +- 20 %",
+        "dagger_family",
+        thrifty_budget("interventions_at_the_end"),
     ),
     Figure(
         "ThriftyDAgger, the policy of the last round: success with help",

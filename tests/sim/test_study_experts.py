@@ -120,6 +120,18 @@ def test_a_delayed_expert_gives_the_answers_of_some_steps_ago():
     assert np.array_equal(answers(DelayedExpert(Right(0.001), 0), 4), answers(Right(0.001), 4))
 
 
+def test_slow_motion_gives_the_same_person_more_of_the_worlds_time():
+    config = HumanConfig(tires_per_s=1.1, rests_per_s=1.05)
+    slow = config.in_slow_motion(4.0)
+    assert (slow.tolerance, slow.recovered) == (config.tolerance, config.recovered)
+    assert (slow.reaction_s, slow.settle_s) == (config.reaction_s / 4, config.settle_s / 4)
+    assert slow.tires_per_s == pytest.approx(1.1**4), "a second of the world lasts four of the person's"
+    assert slow.rests_per_s == pytest.approx(1.05**4)
+    assert config.in_slow_motion(1.0) == config
+    with pytest.raises(ConfigError, match="shown 0.5 times slower; it takes 1 or more"):
+        config.in_slow_motion(0.5)
+
+
 def test_a_bias_is_in_half_ranges_of_each_channel():
     np.testing.assert_allclose(BiasedExpert(Right(), SPEC, 0.25).label(X), [0.25, 15.0])
     np.testing.assert_allclose(BiasedExpert(Right(), SPEC, [-0.5, 0.5]).label(X), [-0.5, 16.0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,6 +176,25 @@ class HumanConfig:
         ordered = 0.0 < self.recovered <= self.tolerance < math.inf
         _require(
             ordered, f"recovered is {self.recovered}; it takes more than 0 and at most tolerance, {self.tolerance}"
+        )
+
+
+    def in_slow_motion(self, times: float) -> HumanConfig:
+        """The same person, to whom the world is shown so many times slower; seconds are those of the world.
+
+        A world that is stepped 100 times a second is over before a person has understood it, so people who work in
+        simulation slow it down.
+
+        Raises:
+            ConfigError: `times` is below 1.
+        """
+        _require(1.0 <= times < math.inf, f"the world is shown {times} times slower; it takes 1 or more")
+        return replace(
+            self,
+            reaction_s=self.reaction_s / times,
+            settle_s=self.settle_s / times,
+            tires_per_s=self.tires_per_s**times,
+            rests_per_s=self.rests_per_s**times,
         )
 
 
