@@ -130,7 +130,7 @@ class Gated(NamedTuple):
 
 
 GATED = {
-    "PickPlace": Gated(6, 0.02, 0.2),
+    "PickPlace": Gated(6, 0.03, 0.2),
     "relocate": Gated(3, 0.02, 0.1, 4.0),
     "peg-insert-side": Gated(12, 0.015, 0.2, 4.0),
     "assembly": Gated(5, 0.02, 0.2, 4.0),
