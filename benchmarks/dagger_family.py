@@ -7,9 +7,9 @@ same network, the same recipe and as many labels. On two of the tasks, by those 
 that asks at a few safe steps besides ("safe-asking"); there plain DAgger stands beside it.
 
 The other gates stand beside "dagger-all", DAgger that asks at every step, all with ensembles of three such networks.
-They have their defaults, but for ThriftyDAgger's budget and for what the simulated human of HG-DAgger tolerates and how
-slow the human sees the world, which were chosen on the same other starts with training seed 5, for shares of labels
-below 30 %. Cells run in two processes, and a stopped run continues.
+They have their defaults, but for ThriftyDAgger's budget and for what the simulated human of HG-DAgger tolerates, how
+slow the human sees the world and how much of it, which were chosen on the same other starts with training seed 5, for
+shares of labels below 30 %. Cells run in two processes, and a stopped run continues.
 """
 
 from __future__ import annotations
@@ -120,20 +120,22 @@ class Gated(NamedTuple):
         episodes: of each round.
         budget: of ThriftyDAgger, takeovers for each step that the policy drives.
         tolerance: of the simulated human of HG-DAgger, in half-ranges.
+        watched: episodes of each round that the human watches: fewer, where the human gives more labels in each.
         slow_motion: how many times slower the human sees the world; 80 or 100 steps a second are then 20 or 25.
     """
 
     episodes: int
     budget: float
     tolerance: float
+    watched: int
     slow_motion: float = 1.0
 
 
 GATED = {
-    "PickPlace": Gated(6, 0.03, 0.2),
-    "relocate": Gated(3, 0.02, 0.1, 4.0),
-    "peg-insert-side": Gated(12, 0.015, 0.2, 4.0),
-    "assembly": Gated(5, 0.02, 0.2, 4.0),
+    "PickPlace": Gated(6, 0.03, 0.2, 6),
+    "relocate": Gated(3, 0.02, 0.1, 2, 4.0),
+    "peg-insert-side": Gated(12, 0.015, 0.2, 10, 4.0),
+    "assembly": Gated(5, 0.02, 0.2, 4, 4.0),
 }
 
 
@@ -203,6 +205,8 @@ def interactive(
     rounds, episodes = (task.rounds, task.episodes) if beside_bc else (ROUNDS, GATED[name].episodes)
     if gate == "safe-asking" and task.safe is not None:
         rounds, episodes = task.safe.rounds, task.safe.episodes
+    if gate == "hg":
+        episodes = GATED[name].watched
     env = us.make_env(task.world)
     script = us.sim.expert_for(env, expert_of(task))
     expert = person(script, us.spec_of(env), GATED[name]) if gate == "hg" else script
