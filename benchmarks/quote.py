@@ -1011,7 +1011,8 @@ def _dapg_table(content: dict[str, Any]) -> list[str]:
         for column in _DAPG_COLUMNS:
             cell = found.get(f"{column} {task}")
             if cell is None:
-                entries.append("" if column == "npg" and task != "relocate" else UNMEASURED)
+                asked = task == "relocate" if column == "npg" else task != "pick_place" or column in ("clone", "ours")
+                entries.append(UNMEASURED if asked else "")
                 continue
             low, high = 100 * cell["lowest_seed"], 100 * cell["highest_seed"]
             entries.append(
