@@ -164,6 +164,15 @@ def test_dagger_leaves_data_policies_and_a_report(corrected, story):
     assert list((corrected / "evaluations").glob("*.json"))
 
 
+def test_dagger_does_not_go_on_with_another_expert(corrected, story, tmp_path, capsys):
+    expert, words = tmp_path / "expert", ["--data", str(story / "few"), "--gate", "ensemble"]
+    shutil.copytree(story / "runs/bc/policy", expert)
+    assert dagger(tmp_path / "run", *words, "--expert", str(expert)) == 0
+    shutil.copytree(corrected / "policy", expert, dirs_exist_ok=True)
+    assert dagger(tmp_path / "run", *words, "--expert", str(expert), "--resume") == 2
+    assert "the expert changed since" in capsys.readouterr().err
+
+
 def test_dagger_tells_each_round_in_one_line(story, tmp_path, capsys, corrected):
     policy = str(story / "runs/bc")
     words = [policy, "--data", str(story / "few"), "--gate", "safe", "--gate-arg", "tau=0.5", "--cap", "0.9"]
@@ -172,8 +181,8 @@ def test_dagger_tells_each_round_in_one_line(story, tmp_path, capsys, corrected)
     assert "are not those of POLICY" in capsys.readouterr().err
     assert dagger(tmp_path / "run", *words, "--resume") == 0
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("round ")]
-    zero, one = (line for line in printed if "labels" in line or "cloned" in line)
-    assert zero.startswith("round 0: cloned 2 demonstrations of ")
+    zero, one = (line for line in printed if "labels" in line or "as it is" in line)
+    assert zero.startswith(f"round 0: {policy} as it is, beside 2 demonstrations of ")
     assert one.startswith("round 1: 120 labels")  # the cap asks at every step
     assert "of 120 steps driven by the expert" in one
     assert not (tmp_path / "run/rounds/00/policy").exists(), "the clone that was given is not cloned again"

@@ -13,6 +13,15 @@ from understudy.durable import TEMPORARY_SUFFIX, append_line, is_regular, make_f
 from understudy.errors import ConfigError
 
 _LARGEST_METRICS = 16 * 2**20
+# What has to be the same in a resumed run, and how to make it so.
+_FINGERPRINTS = {
+    "data_fingerprint": (
+        "the data",
+        "a resumed run needs the same episodes, so undo the change (`Dataset.undo`)",
+    ),
+    "start_fingerprint": ("the policy to begin with", "put the one back that was there"),
+    "expert_fingerprint": ("the expert", "put the one back that was there"),
+}
 
 
 class Run:
@@ -37,7 +46,7 @@ class Run:
             write_file(self.path / "config.json", json.dumps(config, indent=1, allow_nan=False).encode())
             write_file(self.path / "metrics.jsonl", b"")
         else:
-            require_same(self.path, json.loads((self.path / "config.json").read_text()), config)
+            require_same(self.path, read_json(self.path / "config.json"), config)
         (self.path / "checkpoints").mkdir(exist_ok=True)
 
     @staticmethod
@@ -81,6 +90,21 @@ class Run:
         write_file(self.path / "metrics.jsonl", "".join(map(_line, rows)).encode())
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object that a run keeps in a file.
+
+    Raises:
+        ConfigError: the file is missing, or holds no JSON object.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}; copy it back, or begin the run anew elsewhere") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} holds no JSON object; copy it back, or begin the run anew elsewhere")
+    return value
+
+
 def require_same(path: Path, asked_before: Mapping[str, Any], asked_now: Mapping[str, Any]) -> None:
     """Refuses to go on with what is in a folder where something else is asked for than when it was begun.
 
@@ -90,11 +114,9 @@ def require_same(path: Path, asked_before: Mapping[str, Any], asked_now: Mapping
     before, now = _leaves(asked_before), _leaves(json.loads(json.dumps(asked_now)))
     for key in sorted(before.keys() | now.keys()):
         # How the data were named does not matter; what is in them does, and has a fingerprint of its own.
-        if key == "data_fingerprint" and before.get(key) != now.get(key):
-            raise ConfigError(
-                f"the data changed since {path} was begun; a resumed run needs the same episodes, so undo the "
-                "change (`Dataset.undo`) or choose another folder"
-            )
+        if key in _FINGERPRINTS and before.get(key) != now.get(key):
+            what, mend = _FINGERPRINTS[key]
+            raise ConfigError(f"{what} changed since {path} was begun ({key}); {mend}, or choose another folder")
         if key != "data" and before.get(key) != now.get(key):
             raise ConfigError(
                 f"{path} was begun with {key} = {before.get(key)!r}, now it is {now.get(key)!r}; "

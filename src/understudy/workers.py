@@ -245,8 +245,10 @@ class Pool:
             return  # it was replaced; what it still had to say is done anew
         if message is None:
             worker.process.join(timeout=1.0)
-            who = _who(worker, round_)
-            self._broken(worker, WorkerError(f"{who} died with exit code {worker.process.exitcode}"), round_)
+            said = f"{_who(worker, round_)} died with exit code {worker.process.exitcode}"
+            if not worker.built:
+                said += '; a script that asks for workers needs its own code under `if __name__ == "__main__":`'
+            self._broken(worker, WorkerError(said), round_)
         elif isinstance(message, UnderstudyError):
             message.add_note(_who(worker, round_))
             raise message

@@ -449,7 +449,9 @@ def test_a_run_resumes_only_as_it_was_begun(demos, tmp_path, change):
     next(told(demos, run=tmp_path / "run"))
     options, said = CHANGES[change]
     before = files_of(tmp_path / "run")
-    with pytest.raises(ConfigError, match=f"was begun with ({said}) = .*; resume with the same options") as raised:
+    with pytest.raises(
+        ConfigError, match=rf"begun with ({said}) = .*; resume with the same|was begun \({said}\); put"
+    ) as raised:
         next(told(demos, run=tmp_path / "run", resume=True, **options(demos)))
     assert "\n" not in str(raised.value)
     assert files_of(tmp_path / "run") == before
@@ -463,6 +465,22 @@ def test_a_run_resumes_only_with_its_demonstrations_and_its_first_policy(demos, 
     other = train(shape(), demos, replace(FEW, seed=1))  # of the same shape and on the same data
     with pytest.raises(ConfigError, match="start_fingerprint"):
         next(told(demos, policy=other, run=tmp_path / "run", resume=True))
+
+
+def test_a_device_that_is_not_here_is_refused_before_the_expert_is_asked(demos, tmp_path):
+    with pytest.raises(ConfigError, match="device is 'foo'; accepted: auto, cpu"):
+        next(told(demos, recipe=replace(FEW, device="foo"), run=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_config_is_named_and_nothing_is_written(demos, tmp_path):
+    next(told(demos, run=tmp_path / "run"))
+    for damage, said in (("{", "cannot be read"), ("[1]", "holds no JSON object")):
+        (tmp_path / "run/config.json").write_text(damage)
+        before = files_of(tmp_path / "run")
+        with pytest.raises(ConfigError, match=rf"config\.json {said}"):
+            next(told(demos, run=tmp_path / "run", resume=True))
+        assert files_of(tmp_path / "run") == before
 
 
 def test_a_run_is_never_overwritten(demos, tmp_path):

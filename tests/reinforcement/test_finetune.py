@@ -583,7 +583,9 @@ def test_a_run_resumes_only_as_it_was_begun(demos, start, tmp_path, change):
     options = {"policy": start, "env": ReachWorld(), "config": FEW, "run": tmp_path / "run"}
     next(finetune(**options))
     changed, said = CHANGES[change]
-    with pytest.raises(ConfigError, match=rf"was begun with {said}[\w.]* = |the data changed") as raised:
+    with pytest.raises(
+        ConfigError, match=rf"was begun with {said}[\w.]* = |the data changed|was begun \({said}\); put"
+    ) as raised:
         next(finetune(**{**options, **changed(demos)}, resume=True))
     assert "\n" not in str(raised.value)
     with pytest.raises(ConfigError, match="continue it with --resume"):

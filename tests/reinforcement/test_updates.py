@@ -347,7 +347,8 @@ def test_demonstrations_alone_make_the_actor_do_as_shown(policy, demos, kind, up
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        (lambda demos: DemoTerm(demos, lam0=-1), "lam0 is -1; accepted: 0 or more"),
+        (lambda demos: DemoTerm(demos, lam0=-1), "lam0 is -1; accepted: 0 or more, up to 1e+06"),
+        (lambda demos: DemoTerm(demos, lam0=1e300), "lam0 is 1e+300; accepted: 0 or more, up to 1e+06"),
         (lambda demos: DistanceTerm(demos, lam1=1.5), "lam1 is 1.5; accepted: 0 to 1"),
         (lambda demos: DemoTerm(demos, scale="mean"), "scale is 'mean'; accepted: max, one"),
         (lambda demos: NPG(step_size=0), "step_size is 0; accepted: above 0"),

@@ -6,7 +6,7 @@ import pytest
 from understudy.agent import Demonstrator
 from understudy.errors import ConfigError, ExpertError, SpecMismatch
 from understudy.rollout import rollout
-from understudy.sim.experts import MLPExpert, PolicyExpert, expert_for
+from understudy.sim.experts import MLPExpert, PolicyExpert, expert_fingerprint, expert_for
 from understudy.spec import Channel, Spec, spec_of
 from understudy.worlds import make_env
 
@@ -196,3 +196,21 @@ def test_the_published_experts_do_their_tasks(shared_data, world):
 def test_the_published_experts_reach_their_rates(shared_data, world):
     file, low, high = EXPERTS[world]
     assert low <= rate(shared_data, world, file, starts=30) <= high
+
+
+def test_a_fingerprint_follows_the_files_of_an_expert_and_a_script_has_none(tmp_path):
+    assert expert_fingerprint("scripted") == expert_fingerprint("human=0.2:scripted") == ""
+    weights = tmp_path / "expert.npz"
+    weights.write_bytes(b"one")
+    one = expert_fingerprint(str(weights))
+    assert one
+    assert expert_fingerprint(f"human:noisy=0.1:{weights}") == one
+    weights.write_bytes(b"two")
+    assert expert_fingerprint(str(weights)) != one
+    folder = tmp_path / "run/policy"
+    folder.mkdir(parents=True)
+    (folder / "policy.json").write_bytes(b"{}")
+    (folder / "weights.safetensors").write_bytes(b"1")
+    before = expert_fingerprint(str(tmp_path / "run"))
+    (folder / "weights.safetensors").write_bytes(b"2")
+    assert before != expert_fingerprint(str(tmp_path / "run")) == expert_fingerprint(str(folder))

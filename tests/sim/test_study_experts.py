@@ -128,7 +128,7 @@ def test_slow_motion_gives_the_same_person_more_of_the_worlds_time():
     assert slow.tires_per_s == pytest.approx(1.1**4), "a second of the world lasts four of the person's"
     assert slow.rests_per_s == pytest.approx(1.05**4)
     assert config.in_slow_motion(1.0) == config
-    with pytest.raises(ConfigError, match="shown 0.5 times slower; it takes 1 or more"):
+    with pytest.raises(ConfigError, match=r"shown 0\.5 times slower; it takes 1 or more"):
         config.in_slow_motion(0.5)
 
 
@@ -152,6 +152,7 @@ def test_a_bias_is_in_half_ranges_of_each_channel():
         (lambda: DelayedExpert(Right(), 1e300), "the delay is 1e"),
         (lambda: SimulatedHuman(Right(), Spec("", 0.0, SPEC.observations, SPEC.actions)), "states no control rate"),
         (lambda: SimulatedHuman(Right(), Spec.unnamed(1, 2)), "has no limits"),
+        (lambda: HumanConfig(tolerance=0.0, recovered=0.0), "tolerance is 0.0; it takes more than 0"),
         (lambda: HumanConfig(recovered=0.4, tolerance=0.3), "recovered is 0.4; it takes more than 0 and at most"),
         (lambda: HumanConfig(reaction_s=-1.0), "reaction_s is -1.0"),
         (lambda: HumanConfig(settle_s=math.nan), "settle_s is nan"),

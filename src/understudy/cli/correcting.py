@@ -28,7 +28,8 @@ from understudy.errors import ConfigError, require_within
 from understudy.evaluate import EVALUATION_SEED
 from understudy.inference import MOST_MEMBERS, FeedForwardConfig
 from understudy.recipe import DAGGER_RECIPE, DAGGER_SHAPE, DAggerConfig, TrainConfig
-from understudy.runs import Run, require_same
+from understudy.runs import Run, read_json, require_same
+from understudy.sim.experts import expert_fingerprint
 from understudy.workers import MOST_WORKERS
 
 _DOUBTING_MEMBERS = 5
@@ -108,6 +109,7 @@ def dagger(
         chosen.begin(start)
         Run.may_begin(out, resume=resume)  # all refusals come before the first demonstration
         notes: dict[str, Any] = {"env": env, "expert": expert}
+        notes |= {"expert_fingerprint": checksum} if (checksum := expert_fingerprint(expert)) else {}
         notes |= {"env_arguments": list(env_arguments)} if env_arguments else {}
         demos = given
         if demos is None:
@@ -131,7 +133,7 @@ def dagger(
                 notes=notes,
             )
             for one in told:
-                say(_described(one))
+                say(_described(one, policy))
     finally:
         world.close()
     evaluate(out, env, episodes=starts, workers=workers, env_arguments=env_arguments)
@@ -179,7 +181,7 @@ def _demonstrations(world: Any, expert: str, out: Path, asked: dict[str, Any], r
     if path.exists() and not resume:
         raise ConfigError(f"{path} exists; give it with --data, or continue with --resume")
     if path.exists() and asked_for.exists():
-        require_same(path, json.loads(asked_for.read_text()), asked)
+        require_same(path, read_json(asked_for), asked)
     else:
         make_folder(path.parent)
         write_file(asked_for, json.dumps(asked, indent=1).encode())
@@ -211,9 +213,11 @@ def _rehearse(gate: us.Gate, policy: us.Policy, dataset: us.Dataset, cap: float 
     )
 
 
-def _described(one: us.Round) -> str:
+def _described(one: us.Round, policy: Path | None) -> str:
+    """A round in one line; the first one takes a trained policy as it is."""
     entry = one.entry
     alone = f"; alone {one.evaluation}" if one.evaluation else ""
     if one.number == 0:
-        return f"round 0: cloned {entry.episodes} demonstrations of {entry.steps} steps{alone}"
+        begun = f"{policy} as it is, beside" if policy else "cloned"
+        return f"round 0: {begun} {entry.episodes} demonstrations of {entry.steps} steps{alone}"
     return f"round {one.number}: {entry}{alone}"

@@ -25,7 +25,7 @@ from understudy.policy_file import weights_fingerprint
 from understudy.recipe import DAGGER_RECIPE, DAggerConfig, TrainConfig
 from understudy.runs import Run, read_metrics
 from understudy.spec import Spec, spec_of
-from understudy.trainer import TrainLog, train
+from understudy.trainer import TrainLog, choose_device, train
 from understudy.worlds import KeptOpen, World
 
 PROGRESS_SEED = 500_000
@@ -132,6 +132,7 @@ def dagger(
     demos.require_same_task(spec, what="the world")
     demos = demos.with_spec(spec)
     policy.spec.require_same_task(spec, what="the world", against="the policy")
+    choose_device(recipe.device)
     gate.begin(policy)
     with ExitStack() as stack:
         description = {

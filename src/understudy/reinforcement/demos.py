@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -17,6 +16,8 @@ from understudy.reinforcement.updates import Batch
 from understudy.windows import Windows
 
 SCALES = ("max", "one")
+
+_LARGEST_WEIGHT = 1e6  # of a demonstration, beside 1 for a step of the policy
 
 
 class Term(Protocol):
@@ -53,8 +54,8 @@ class _Fading:
     lead: int | None = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.lam0 < math.inf:
-            raise ConfigError(f"lam0 is {self.lam0}; accepted: 0 or more")
+        if not 0 <= self.lam0 <= _LARGEST_WEIGHT:
+            raise ConfigError(f"lam0 is {self.lam0}; accepted: 0 or more, up to {_LARGEST_WEIGHT:g}")
         if not 0 <= self.lam1 <= 1:
             raise ConfigError(f"lam1 is {self.lam1}; accepted: 0 to 1")
         if self.scale not in SCALES:

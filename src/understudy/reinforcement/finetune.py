@@ -28,7 +28,7 @@ from understudy.reinforcement.on_policy import OnPolicyLearner
 from understudy.reinforcement.starts import DemoStarts, start_seed
 from understudy.reinforcement.td3 import TD3, ReplayLearner, require_limited_residual
 from understudy.reinforcement.updates import NPG, Update
-from understudy.runs import Run
+from understudy.runs import Run, read_json
 from understudy.spec import Spec, spec_of
 from understudy.trainer import torch_threads
 from understudy.worlds import KeptOpen, World, make_env
@@ -268,7 +268,7 @@ class _Job:
         """Tries the candidates on starts of their own and keeps the best one."""
         learner, config = self._learner, self._config
         if folder and folder.policy.exists():
-            verdict = Verdict.from_json(json.loads((folder.path / "judged.json").read_text()))
+            verdict = Verdict.from_json(read_json(folder.path / "judged.json"))
             chosen = load(folder.policy)
         else:
             candidates = learner.candidates()

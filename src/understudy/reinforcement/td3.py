@@ -108,12 +108,15 @@ def require_limited_residual(config: FinetuneConfig, term: Term | None) -> None:
     """
     if config.tune != "residual" or config.residual_limit is None:
         raise ConfigError(
-            "td3 tunes a residual with a limit; take the preset residual-td3, or set tune=residual and residual_limit"
+            "td3 tunes a residual with a limit; take the preset residual-td3, and residual_limit for another limit"
         )
     defaults = FinetuneConfig()
     unused = [name for name in _UNUSED if getattr(config, name) != getattr(defaults, name)]
     if unused:
-        raise ConfigError(f"td3 has critics in the place of a value function; leave {', '.join(unused)} out")
+        raise ConfigError(
+            f"td3 has critics in the place of a value function; leave {', '.join(unused)} out, or "
+            "take the preset residual-td3, which sets none of them"
+        )
     if config.deviation == "residual":
         raise ConfigError("deviation is 'residual', which td3 does not know; take range, spread or own")
     if term is not None and term.weight(0, 1.0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import itertools
 import zipfile
@@ -143,6 +144,19 @@ def expert_for(env: gym.Env[Any, Any], name: str) -> Expert:
         f"it, if you like, {', '.join(f'{kind}:' for kind in STUDY_EXPERTS)} with or without a number, as in "
         "noisy=0.2:scripted"
     )
+
+
+def expert_fingerprint(name: str) -> str:
+    """A checksum of the files of the expert that a user names, as `expert_for` takes it; empty for a script."""
+    path = Path(name.rpartition(":")[2])
+    if path.is_dir():
+        from understudy.policy_file import policy_folder
+
+        folder = policy_folder(path)
+        files = [folder / "policy.json", folder / "weights.safetensors"]
+    else:
+        files = [path] if path.is_file() else []
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest() if files else ""
 
 
 def _number(kind: str, text: str) -> float:

@@ -173,11 +173,11 @@ class HumanConfig:
         for name in ("tires_per_s", "tired_at_most", "rests_per_s"):
             value = getattr(self, name)
             _require(1.0 <= value < math.inf, f"{name} is {value}; it is a factor of 1 or more")
-        ordered = 0.0 < self.recovered <= self.tolerance < math.inf
+        _require(0.0 < self.tolerance < math.inf, f"tolerance is {self.tolerance}; it takes more than 0")
+        ordered = 0.0 < self.recovered <= self.tolerance
         _require(
             ordered, f"recovered is {self.recovered}; it takes more than 0 and at most tolerance, {self.tolerance}"
         )
-
 
     def in_slow_motion(self, times: float) -> HumanConfig:
         """The same person, to whom the world is shown so many times slower; seconds are those of the world.
