@@ -7,9 +7,9 @@ same network, the same recipe and as many labels. On two of the tasks, by those 
 that asks at a few safe steps besides ("safe-asking"); there plain DAgger stands beside it.
 
 The other gates stand beside "dagger-all", DAgger that asks at every step, all with ensembles of three such networks.
-They have their defaults, but for ThriftyDAgger's budget and for what the simulated human of HG-DAgger tolerates, how
-slow the human sees the world and how much of it, which were chosen on the same other starts with training seed 5, for
-shares of labels below 30 %. Cells run in two processes, and a stopped run continues.
+They have their defaults, but for ThriftyDAgger's budget and for what the simulated human of HG-DAgger tolerates and how
+slow the human sees the world, which were chosen on the same other starts with training seed 5. How many episodes the
+human watches was not tried: it follows from the labels of those trials, for a share below 30 %. Cells run in two processes, and a stopped run continues.
 """
 
 from __future__ import annotations
