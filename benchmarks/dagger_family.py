@@ -9,7 +9,9 @@ that asks at a few safe steps besides ("safe-asking"); there plain DAgger stands
 The other gates stand beside "dagger-all", DAgger that asks at every step, all with ensembles of three such networks.
 They have their defaults, but for ThriftyDAgger's budget and for what the simulated human of HG-DAgger tolerates and how
 slow the human sees the world, which were chosen on the same other starts with training seed 5. How many episodes the
-human watches was not tried: it follows from the labels of those trials, for a share below 30 %. Cells run in two processes, and a stopped run continues.
+human watches was not tried: it follows from the labels of those trials, for a share below 30 %.
+
+Cells run in two processes, and a stopped run continues.
 """
 
 from __future__ import annotations
