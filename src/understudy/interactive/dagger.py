@@ -23,7 +23,7 @@ from understudy.interactive.tick import Gate, GatedAgent
 from understudy.policies import Policy
 from understudy.policy_file import weights_fingerprint
 from understudy.recipe import DAGGER_RECIPE, DAggerConfig, TrainConfig
-from understudy.runs import Run, read_metrics
+from understudy.runs import read_metrics, working_in
 from understudy.spec import Spec, spec_of
 from understudy.trainer import TrainLog, choose_device, train
 from understudy.worlds import KeptOpen, World
@@ -146,7 +146,7 @@ def dagger(
             "spec": spec.to_json(),
             **(notes or {}),
         }
-        folder = Run(run, description, resume=resume) if run is not None else None
+        folder = stack.enter_context(working_in(run, description, resume=resume))
         home = folder.path if folder is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         collected = stack.enter_context(_collected(home / "data", spec))
         if folder is not None:

@@ -28,7 +28,7 @@ from understudy.reinforcement.on_policy import OnPolicyLearner
 from understudy.reinforcement.starts import DemoStarts, start_seed
 from understudy.reinforcement.td3 import TD3, ReplayLearner, require_limited_residual
 from understudy.reinforcement.updates import NPG, Update
-from understudy.runs import Run, read_json
+from understudy.runs import Run, read_json, working_in
 from understudy.spec import Spec, spec_of
 from understudy.trainer import torch_threads
 from understudy.worlds import KeptOpen, World, make_env
@@ -165,21 +165,21 @@ def finetune(
         "spec": spec.to_json(),
         **(notes or {}),
     }
-    folder = Run(run, description, resume=resume) if run is not None else None
-    if folder and resume:
-        learner.load(folder)
-        folder.rewind(learner.step)
-    if config.steps == 0:
-        yield from _untried(policy, folder)
-        return
-    with (
-        torch_threads(config.threads),
-        Collector(world, workers=workers, max_steps=config.max_steps, on_broken=_told) as collector,
-    ):
-        job = _Job(learner, collector, budget, starts, watcher, config)
-        job.prepare(world)
-        yield from job.batches(folder)
-        yield job.judged(folder)
+    with working_in(run, description, resume=resume) as folder:
+        if folder and resume:
+            learner.load(folder)
+            folder.rewind(learner.step)
+        if config.steps == 0:
+            yield from _untried(policy, folder)
+            return
+        with (
+            torch_threads(config.threads),
+            Collector(world, workers=workers, max_steps=config.max_steps, on_broken=_told) as collector,
+        ):
+            job = _Job(learner, collector, budget, starts, watcher, config)
+            job.prepare(world)
+            yield from job.batches(folder)
+            yield job.judged(folder)
 
 
 def require_sound(world: World, update: Update | TD3, term: Term | None, config: FinetuneConfig) -> None:
