@@ -34,6 +34,7 @@ GATED_SEEDS = SEEDS[:3]
 BESIDE_BC = ("dagger", "safe-asking")  # the gates of the comparison with cloning
 EVALUATED = range(FIRST_START, FIRST_START + STARTS)
 PROCESSES = 2
+HELP = 2  # times the budget of the rounds has the gate that watches the policy of the last one
 MEMBERS = 3  # of the ensembles that the gates are compared with
 DRAWS, ALPHA = 10_000, 0.05
 
@@ -124,6 +125,7 @@ class Gated(NamedTuple):
         tolerance: of the simulated human of HG-DAgger, in half-ranges.
         watched: episodes of each round that the human watches: fewer, where the human gives more labels in each.
         slow_motion: how many times slower the human sees the world; 80 or 100 steps a second are then 20 or 25.
+        thrifty: episodes of each round of ThriftyDAgger, where they are fewer to ask for fewer labels.
     """
 
     episodes: int
@@ -131,13 +133,14 @@ class Gated(NamedTuple):
     tolerance: float
     watched: int
     slow_motion: float = 1.0
+    thrifty: int | None = None
 
 
 GATED = {
     "PickPlace": Gated(6, 0.03, 0.2, 6),
     "relocate": Gated(3, 0.02, 0.1, 2, 4.0),
     "peg-insert-side": Gated(12, 0.015, 0.2, 10, 4.0),
-    "assembly": Gated(5, 0.02, 0.2, 4, 4.0),
+    "assembly": Gated(5, 0.02, 0.2, 4, 4.0, 4),
 }
 
 
@@ -188,12 +191,15 @@ def expert_alone(task: Task) -> str:
 def helped(
     env: Any, expert: us.Expert, gate: us.Gate, policy: us.Policy, dataset: us.Dataset, starts: range
 ) -> dict[str, Any]:
-    """What comes of a finished policy that the gate watches and the expert helps, as ThriftyDAgger is meant to run."""
+    """What comes of a finished policy that the gate watches and the expert helps, as ThriftyDAgger is meant to run.
+
+    Episodes end ten steps after success, as those of the rounds: nobody helps a robot that is done.
+    """
     gate.fit(dataset, policy)
     agent = us.GatedAgent(policy.for_execution(), expert, gate, round=ROUNDS + 1)
     episodes = []
     for seed in starts:
-        episodes.append(us.rollout(env, agent, seed=seed, max_steps=MAX_STEPS))
+        episodes.append(us.rollout(env, agent, seed=seed, max_steps=MAX_STEPS, after_success=10))
         gate.adapt(episodes[-1])
     return entry_of(episodes, dataset.spec.control_hz).to_json()
 
@@ -209,6 +215,8 @@ def interactive(
         rounds, episodes = task.safe.rounds, task.safe.episodes
     if gate == "hg":
         episodes = GATED[name].watched
+    if gate == "thrifty":
+        episodes = GATED[name].thrifty or episodes
     env = us.make_env(task.world)
     script = us.sim.expert_for(env, expert_of(task))
     expert = person(script, us.spec_of(env), GATED[name]) if gate == "hg" else script
@@ -234,7 +242,8 @@ def interactive(
             "labels": sum(entry.labels for entry in ledger),
         }
         if gate == "thrifty":
-            result["helped"] = helped(env, expert, decides, policy, one.dataset, starts)
+            watches = us.ThriftyGate(budget=HELP * GATED[name].budget)
+            result["helped"] = helped(env, expert, watches, policy, one.dataset, starts)
         if beside_bc:
             many = seeded(env, script, folder / "many", 0, result["labels"], seed, cut=task.cut)
             clone = us.train(us.FeedForward.for_data(many, task.shape, seed=seed), many, recipe)

@@ -11,6 +11,7 @@ import pytest
 from understudy import presets
 from understudy.checkpoint import load
 from understudy.cli import main, tuning
+from understudy.dataset import Dataset
 from understudy.errors import ConfigError
 from understudy.recipe import FinetuneConfig
 from understudy.runs import read_metrics
@@ -198,6 +199,21 @@ def test_what_needs_demonstrations_says_so(story, tmp_path, capsys):
         said = capsys.readouterr().err
         assert "give --demos" in said
         assert words[0] in said
+
+
+def test_what_only_a_cloning_can_use_is_refused_where_nothing_is_cloned(story, tmp_path, capsys):
+    for begun in ([str(story / "run/clone")], []):
+        assert finetune(tmp_path, "run", *begun, "--clone-arg", "steps=20", small=TINY) == 2
+        assert "only --demos without POLICY are cloned; leave --clone-arg out" in capsys.readouterr().err
+
+
+def test_starts_that_cannot_be_replayed_are_refused_before_anything_is_cloned(story, tmp_path, capsys):
+    for number, episode in enumerate(Dataset.open(story / "data")):
+        *seen, last = episode.observations
+        np.savez(tmp_path / f"{number}.npz", observations=seen, final_observation=last, actions=episode.actions)
+    assert finetune(tmp_path, "run", "--demos", str(tmp_path), "--start-arg", "share=0.5") == 2
+    assert "tells neither the seed nor the state of its start" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_demonstrations_and_policies_of_another_world_are_refused(story, tmp_path, capsys):

@@ -135,6 +135,10 @@ REFUSED = {
     "no limit": ("train bc --data data --out {new} --input-limit inf", "accepted: 0.001 to 1000000"),
     "a lost word": ("record --env", "Missing value for argument '--env'"),
     "two lost options": ("dagger", "Missing from understudy dagger: --env STR --out PATH; see `understudy dagger"),
+    "demonstrations beside some": (
+        "dagger {line} --out {new} --data data --demonstrations 3",
+        "--data are the demonstrations, so none are recorded",
+    ),
     "a word for a number": ("evaluate run {line} --episodes ten", "invalid literal for int() with base 10: 'ten'"),
     "an unknown command": ("fly", "Unrecognized options: fly; see `understudy --help`"),
     "half a command": ("train --data data", "understudy train bc --data DATA --out RUN"),

@@ -615,6 +615,7 @@ REFUSED: dict[str, Tamper] = {
     "an evaluation of a terabyte": sized(EVALUATION, 2**40),
     "a config.json nested a hundred thousand deep": holding("config.json", "[" * 100_000),
     "a config.json that is a list": holding("config.json", "[]"),
+    "a config.json that says nothing": holding("config.json", "{}"),
     "a config.json whose policy is text": edited("config.json", lambda document: document.update(policy="os.system")),
     "a config.json with an unknown option": edited("config.json", lambda document: document["train"].update({"\n": 1})),
     "a config.json with an ensemble of nothing": edited(
@@ -671,7 +672,7 @@ def test_a_report_of_a_hostile_run_runs_nothing_and_reaches_nothing(tmp_path: Pa
 def test_a_config_of_any_depth_is_shown_or_refused(tmp_path: Path) -> None:
     for depth in (3, *range(900, 1000)):
         run = Run(tmp_path / str(depth), {}).path
-        (run / "config.json").write_text('{"inner":' * depth + "{}" + "}" * depth)
+        (run / "config.json").write_text('{"command":' * depth + "{}" + "}" * depth)
         with contextlib.suppress(ConfigError):
             write_run_report(run)
         assert (run / "report.html").exists() or depth > 3

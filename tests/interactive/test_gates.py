@@ -1,5 +1,6 @@
 import math
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,8 +24,9 @@ from tests.interactive.points import (
     stays,
 )
 from understudy.agent import Driver
-from understudy.episode import Episode
-from understudy.errors import ConfigError
+from understudy.dataset import Dataset
+from understudy.episode import UNKNOWN, Episode
+from understudy.errors import ConfigError, DataError
 from understudy.interactive import GATES, DAggerGate, GatedAgent, LazyGate, SafeGate, ThriftyGate, dagger, gate_for
 from understudy.interactive.gates import _joint_quantile
 from understudy.interactive.ledger import entry_of
@@ -423,6 +425,15 @@ def test_a_gate_that_measures_doubt_refuses_a_single_network_at_once(name):
         gate_of(name).begin(shape())
 
 
+def test_thrifty_refuses_demonstrations_without_a_verdict_before_any_training(demos, tmp_path):
+    with Dataset.create(tmp_path / "unjudged", demos.spec) as unjudged:
+        unjudged.append(replace(demos[0], success=UNKNOWN))
+    with pytest.raises(DataError, match="no episode says whether it succeeded"):
+        ThriftyGate().begin(Drives(restless), unjudged)
+    ThriftyGate().begin(Drives(restless), demos)
+    ThriftyGate().begin(Drives(restless))
+
+
 def test_gates_have_the_names_that_users_type():
     assert list(GATES) == ["dagger", "safe", "lazy", "hg", "thrifty", "ensemble"]
     for name, kind in GATES.items():
@@ -459,6 +470,7 @@ def test_gates_have_the_names_that_users_type():
         ("thrifty", {"budget": 0}, "budget is 0; accepted: takeovers for each step, above 0 and up to 1"),
         ("thrifty", {"budget": 1.5}, "budget is 1.5; accepted: takeovers for each step, above 0 and up to 1"),
         ("thrifty", {"discount": 1}, "discount is 1; accepted: between 0 and 1"),
+        ("safe", {"tau": 0.1, "unsafe": 0.2}, "tau is the threshold itself, and unsafe a share that it follows from"),
     ],
 )
 def test_a_gate_that_cannot_be_is_refused_in_one_line(name, options, said):

@@ -35,7 +35,7 @@ from understudy.evaluate import EVALUATION_SEED, evaluate
 from understudy.inference import FeedForwardConfig
 from understudy.policies import FeedForward
 from understudy.recipe import FinetuneConfig, TrainConfig
-from understudy.reinforcement import NPG, DemoStarts, DemoTerm, DistanceTerm, finetune
+from understudy.reinforcement import NPG, PPO, DemoStarts, DemoTerm, DistanceTerm, finetune
 from understudy.reinforcement.on_policy import OnPolicyLearner
 from understudy.reinforcement.starts import start_seed
 from understudy.runs import read_metrics
@@ -505,6 +505,16 @@ def test_a_value_function_that_is_no_longer_finite_stops_the_run(start):
     config = replace(FEW, steps=1200, value_learning_rate=1e30)
     with pytest.raises(TrainingDiverged, match="the value function is no longer finite"):
         list(finetune(start, ReachWorld, config=config))
+
+
+@pytest.mark.parametrize(
+    ("update", "option"), [(NPG(step_size=1e30), "step_size"), (PPO(learning_rate=1e9), "learning")]
+)
+def test_a_step_that_leaves_nothing_of_the_policy_is_said_to_diverge(start, update, option):
+    with pytest.raises(
+        TrainingDiverged, match=rf"(?s)one batch moved the policy by a KL of .*{option}|no longer finite"
+    ):
+        list(finetune(start, ReachWorld, update, config=FEW))
 
 
 def test_episodes_that_begin_inside_a_demonstration_do_not_say_how_good_the_policy_is(start, demos):

@@ -32,7 +32,7 @@ from understudy.runs import Run, read_json, require_same
 from understudy.sim.experts import expert_fingerprint
 from understudy.workers import MOST_WORKERS
 
-_DOUBTING_MEMBERS = 5
+_DOUBTING_MEMBERS, _DEMONSTRATIONS = 5, 10
 
 
 def dagger(
@@ -43,7 +43,7 @@ def dagger(
     expert: str = "scripted",
     gate: str = "dagger",
     gate_arguments: GateArguments = (),
-    demonstrations: int = 10,
+    demonstrations: int | None = None,
     members: int | None = None,
     starts: int = 100,
     workers: int = CORES,
@@ -63,7 +63,7 @@ def dagger(
         expert: scripted, a policy folder, run or .onnx, or an .npz of MLP weights; human:scripted simulates a person
             who watches, takes over and hands back.
         gate: who drives: dagger, safe, lazy, hg, thrifty or ensemble.
-        demonstrations: recorded from the expert where no data are given.
+        demonstrations: recorded from the expert where no data are given; 10 where not given.
         members: networks in an ensemble whose mean acts; where not given, 5 for a gate that measures their disagreement
             (hg, thrifty, ensemble) and 1 for the others.
         starts: on which the last policy is evaluated at the end.
@@ -83,6 +83,8 @@ def dagger(
         ("workers", workers, MOST_WORKERS),
     ):
         require_within(name, given_count, 1, most)
+    if data and demonstrations:
+        raise ConfigError("--data are the demonstrations, so none are recorded; leave --demonstrations out, or --data")
     factory = world_of(env, env_arguments)
     chosen = us.gate_for(gate, named_values(gate_arguments, "--gate-arg"))
     world = us.make_env(factory)
@@ -106,14 +108,16 @@ def dagger(
             single = us.FeedForward(us.spec_of(world), shape).initialized(recipe.seed)
             count = members or (_DOUBTING_MEMBERS if chosen.measures_doubt else 1)
             start = us.Ensemble.of(single, count, seed=recipe.seed) if count > 1 else single
-        chosen.begin(start)
+        chosen.begin(start, given)
         Run.may_begin(out, resume=resume)  # all refusals come before the first demonstration
         notes: dict[str, Any] = {"env": env, "expert": expert}
         notes |= {"expert_fingerprint": checksum} if (checksum := expert_fingerprint(expert)) else {}
         notes |= {"env_arguments": list(env_arguments)} if env_arguments else {}
         demos = given
         if demos is None:
-            demos = _demonstrations(world, expert, out, {**notes, "demonstrations": demonstrations}, resume)
+            demos = _demonstrations(
+                world, expert, out, {**notes, "demonstrations": demonstrations or _DEMONSTRATIONS}, resume
+            )
         notes["data"] = str(data or demos.path)
         notes |= {"start": str(policy)} if policy else {}
         with progress() as bar:

@@ -114,6 +114,8 @@ def finetune(
     require_within("starts", starts, 1, EVALUATION_SEED)
     require_within("workers", workers, 1, MOST_WORKERS)
     preset = preset or (DEFAULT if policy or demos else FROM_SCRATCH)
+    if clone_arguments and (policy or not demos):
+        raise ConfigError("only --demos without POLICY are cloned; leave --clone-arg out")
     chosen = with_clone(preset_called(preset), named_values(clone_arguments, "--clone-arg"))
     config = replace(
         chosen.finetune,
@@ -126,7 +128,9 @@ def finetune(
     inside = _starts(chosen, given_demos, named_values(start_arguments, "--start-arg"))
     begin = load(existing(policy)) if policy else None
     Run.may_begin(out, resume=resume)
-    require_sound(world, rule, shown, config)  # like the refusals above, before the first demonstration is cloned
+    require_sound(
+        world, rule, shown, config, inside
+    )  # like the refusals above, before the first demonstration is cloned
     notes: dict[str, Any] = {"env": env, "preset": preset}
     notes |= {"clone_arguments": list(clone_arguments)} if clone_arguments else {}
     notes |= {"data": str(demos)} if demos else {}

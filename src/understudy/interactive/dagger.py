@@ -133,7 +133,7 @@ def dagger(
     demos = demos.with_spec(spec)
     policy.spec.require_same_task(spec, what="the world", against="the policy")
     choose_device(recipe.device)
-    gate.begin(policy)
+    gate.begin(policy, demos)
     with ExitStack() as stack:
         description = {
             "command": "dagger",

@@ -20,7 +20,14 @@ from understudy.episode import Episode
 from understudy.errors import ConfigError, require_options, require_within
 from understudy.inference import Predictor
 from understudy.interactive.ledger import takeovers
-from understudy.interactive.risk import Score, labelled_steps, learn_deviation, learn_success, member_proposals
+from understudy.interactive.risk import (
+    Score,
+    labelled_steps,
+    learn_deviation,
+    learn_success,
+    member_proposals,
+    require_verdicts,
+)
 from understudy.interactive.tick import Gate, Measure, Tick, measure_for
 from understudy.policies import Policy
 from understudy.recipe import LARGEST_SEED
@@ -194,7 +201,7 @@ class HGGate(Gate):
         last = self._doubts[3 * len(self._doubts) // 4 :]
         return float(np.mean(last)) if last else None
 
-    def begin(self, policy: Policy) -> None:
+    def begin(self, policy: Policy, demos: Dataset | None = None) -> None:
         self._doubts = []
 
     def fit(self, dataset: Dataset, policy: Policy) -> None:
@@ -234,7 +241,7 @@ class EnsembleGate(Gate):
         _require(0 < self.tau < np.inf, "tau", self.tau, "above 0, in half-ranges of the actions")
         _require(0 < self.chi < np.inf, "chi", self.chi, "above 0, in half-ranges of the actions")
 
-    def begin(self, policy: Policy) -> None:
+    def begin(self, policy: Policy, demos: Dataset | None = None) -> None:
         _require_ensemble(policy, self.name)
 
     def __call__(self, tick: Tick) -> bool:
@@ -277,8 +284,10 @@ class ThriftyGate(Gate):
         _require(0 < self.discount < 1, "discount", self.discount, "between 0 and 1")
         require_within("seed", self.seed, 0, LARGEST_SEED)
 
-    def begin(self, policy: Policy) -> None:
+    def begin(self, policy: Policy, demos: Dataset | None = None) -> None:
         _require_ensemble(policy, self.name)
+        if demos is not None:
+            require_verdicts(row.success for row in demos.rows)
         self._unspent = 0.0
 
     def fit(self, dataset: Dataset, policy: Policy) -> None:
@@ -320,8 +329,8 @@ class ThriftyGate(Gate):
         """Quantiles over what was visited lately, wider where takeovers were owed and narrower where overspent."""
         novelty, risk, deviation = (np.concatenate(columns) for columns in zip(*self._visited, strict=True))
         # Differs from Hoque et al. 2021b: the share follows the takeovers so far, and expert-driven steps count too.
-        # Two takeovers behind the budget double the share of steps that would call.
-        share = min(0.5, self.budget * 2 ** min(self._unspent / 2, 100))
+        # Each takeover behind the budget doubles the share of steps that would call.
+        share = min(0.5, self.budget * 2 ** min(self._unspent, 100))
         novel, risky = _joint_quantile(novelty, risk, share)
         agreement = float(deviation.mean()) if len(deviation) else 0.0
         self._thresholds = _Thresholds(novel, risky, agreement, float(np.median(risk)))
@@ -371,6 +380,8 @@ def gate_for(name: str, options: Mapping[str, Any] | None = None) -> Gate:
     if name not in GATES:
         raise ConfigError(f"no gate is called {name!r}; accepted: {', '.join(GATES)}")
     require_options(f"the gate {name}", GATES[name], options or {})
+    if {"tau", "unsafe"} <= (options or {}).keys():
+        raise ConfigError("tau is the threshold itself, and unsafe a share that it follows from; give one of them")
     return GATES[name](**(options or {}))
 
 

@@ -71,7 +71,7 @@ def rehearse(gate: Gate, policy: Policy, dataset: Dataset, *, cap: float | None 
     if isinstance(gate, HGGate):
         raise ConfigError("the gate hg is a person's decision, so recorded episodes cannot say what it would ask")
     policy.spec.require(dataset.spec, what="the dataset", against="the policy")
-    gate.begin(policy)
+    gate.begin(policy, dataset)
     gate.fit(dataset, policy)
     expert = _Recorded()
     agent = GatedAgent(policy.for_execution(), expert, gate, cap=cap)

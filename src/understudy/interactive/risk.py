@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -134,6 +134,7 @@ def learn_success(dataset: Dataset, policy: Policy, discount: float, *, seed: in
     Raises:
         DataError: no episode says whether it succeeded.
     """
+    require_verdicts(row.success for row in dataset.rows)
     robot, scale = policy.for_execution(), _scaling(policy)
     inputs, following, succeeded, ended = [], [], [], []
     for episode in dataset:
@@ -148,8 +149,6 @@ def learn_success(dataset: Dataset, policy: Policy, discount: float, *, seed: in
         # An imported episode may say that it succeeded, and not when: then it was at its end.
         judged = episode.success != SUCCESS or episode.succeeded.any()
         succeeded.append(episode.succeeded if judged else last)
-    if not inputs:
-        raise DataError("no episode says whether it succeeded, and risk is learnt from that; use another gate")
     now, later = torch.from_numpy(np.concatenate(inputs)), torch.from_numpy(np.concatenate(following))
     reached = torch.from_numpy(np.concatenate(succeeded).astype(np.float32))
     over = torch.from_numpy(np.concatenate(ended).astype(np.float32))
@@ -165,6 +164,16 @@ def learn_success(dataset: Dataset, policy: Policy, discount: float, *, seed: in
 
     _minimize(loss, network, len(now), seed)
     return Score(network, policy)
+
+
+def require_verdicts(successes: Iterable[int]) -> None:
+    """Refuses episodes of which none says whether it succeeded.
+
+    Raises:
+        DataError: none does.
+    """
+    if all(success == UNKNOWN for success in successes):
+        raise DataError("no episode says whether it succeeded, and risk is learnt from that; use another gate")
 
 
 def proposals(policy: Predictor, episode: Episode, *, final: bool = False) -> NDArray[np.float32]:

@@ -141,8 +141,13 @@ class Gate(Protocol):
 
     # These a gate may leave out. They return, for type checkers take an empty method of a protocol for an abstract one.
 
-    def begin(self, policy: Policy) -> None:
-        """Forgets other runs, and refuses a policy that it cannot judge; called once, before the first round."""
+    def begin(self, policy: Policy, demos: Dataset | None = None) -> None:
+        """Forgets other runs, and refuses what it cannot judge; called before the first round.
+
+        Args:
+            policy: the first one.
+            demos: what is known before the first round; None where nothing was recorded yet.
+        """
         return
 
     def fit(self, dataset: Dataset, policy: Policy) -> None:

@@ -182,15 +182,23 @@ def finetune(
             yield job.judged(folder)
 
 
-def require_sound(world: World, update: Update | TD3, term: Term | None, config: FinetuneConfig) -> None:
+def require_sound(
+    world: World, update: Update | TD3, term: Term | None, config: FinetuneConfig, starts: DemoStarts | None = None
+) -> None:
     """Refuses, before anything is trained, a plan that `finetune` would refuse.
 
     Raises:
-        ConfigError: the steps are too few for a batch, the world has no limit of steps, or the update cannot follow
-            the recipe.
+        ConfigError: the steps are too few for a batch, the world has no limit of steps, the update cannot follow the
+            recipe, or no episode can begin inside the demonstrations.
     """
     _, horizon = _looked_at(world, config)
     _sound(update, term, config, horizon)
+    if starts is not None:
+        env = make_env(world)
+        try:
+            starts.shows(env)
+        finally:
+            env.close()
 
 
 class _Budget:

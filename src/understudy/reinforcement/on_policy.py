@@ -28,6 +28,7 @@ from understudy.trainer import generator_for
 
 _FRESH_SHRINK = 0.01
 _PATIENCE, _PATIENCE_WITH_DEMOS = 3, 10
+_LARGEST_KL = 1e6  # beyond it the policy is another one altogether
 
 
 class OnPolicyLearner(Learner):
@@ -92,6 +93,11 @@ class OnPolicyLearner(Learner):
         if self._rows is not None:
             batch, weight = self._rows.joined(batch, self.iteration)
         log = self._update(self.actor, batch, self._memory, self._order, self.step / max(config.steps, 1))
+        if not log.kl < _LARGEST_KL:
+            raise TrainingDiverged(
+                f"one batch moved the policy by a KL of {log.kl:.3g}; try a smaller step_size (npg) or learning_rate "
+                "(ppo), or look at the rewards"
+            )
         return {
             "kl": log.kl,
             "step_length": log.step,

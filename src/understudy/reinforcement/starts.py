@@ -85,17 +85,10 @@ class DemoStarts:
         """
         env = make_env(world)
         try:
-            bare = env.unwrapped
-            if not hasattr(bare, "state"):
-                raise ConfigError(
-                    f"{type(bare).__name__} has no method state(), so no episode can begin inside a demonstration; "
-                    "leave the starts out"
-                )
             spent = 0
             self._states = []
-            for episode in self.demos.without_failures():
+            for show in self.shows(env):
                 keeper = _Keeper(self.every)
-                show = Show.of(episode)
                 replayed = rollout(
                     endless(env),
                     show.agent,
@@ -106,11 +99,26 @@ class DemoStarts:
                 )
                 spent += len(replayed)
                 self._states.append(keeper.states)
-            if not self._states:
-                raise ConfigError("all demonstrations failed, so no episode can begin inside one; leave the starts out")
         finally:
             env.close()
         return spent
+
+    def shows(self, env: gym.Env[Any, Any]) -> list[Show]:
+        """The replays of the demonstrations that succeeded.
+
+        Raises:
+            ConfigError: the world cannot give its state, a demonstration does not tell its start, or all failed.
+        """
+        bare = env.unwrapped
+        if not hasattr(bare, "state"):
+            raise ConfigError(
+                f"{type(bare).__name__} has no method state(), so no episode can begin inside a demonstration; "
+                "leave the starts out"
+            )
+        shows = [Show.of(episode) for episode in self.demos.without_failures()]
+        if not shows:
+            raise ConfigError("all demonstrations failed, so no episode can begin inside one; leave the starts out")
+        return shows
 
     def options_for(self, entropy: tuple[int, ...], progress: float) -> dict[str, Any] | None:
         """The options of an episode's reset; None where it begins as the world says.

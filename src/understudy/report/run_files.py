@@ -55,7 +55,7 @@ def read_config(run: Path) -> dict[str, Any]:
     if not os.path.lexists(path):
         raise ConfigError(f"{run} holds no config.json, so it is no run; give the folder that --out of training named")
     config = read_object(path)
-    if not all(isinstance(config.get(part, {}), dict) for part in ("policy", "train")):
+    if "command" not in config or not all(isinstance(config.get(part, {}), dict) for part in ("policy", "train")):
         raise ConfigError(f"{str(path)!r} is not what a training wrote; train anew")
     return config
 
@@ -93,7 +93,10 @@ def read_evaluations(run: Path) -> dict[str, Evaluation]:
 
 
 def _evaluation(path: Path) -> Evaluation:
-    evaluation = Evaluation.from_json(read_object(path))
+    try:
+        evaluation = Evaluation.from_json(read_object(path))
+    except ConfigError as error:
+        raise ConfigError(f"{str(path)!r}: {error}") from error
     options = evaluation.options
     pairs = options.get("env_arguments", [])
     sound = (
