@@ -216,6 +216,17 @@ def test_starts_that_cannot_be_replayed_are_refused_before_anything_is_cloned(st
     assert not (tmp_path / "run").exists()
 
 
+def test_tuning_all_leaves_out_what_the_preset_says_of_its_residual(story, tmp_path):
+    begin = str(story / "run/clone")
+    assert finetune(tmp_path, "run", begin, "--tune", "all", small=TINY) == 0
+    asked = config_of(tmp_path / "run")["finetune"]
+    assert (asked["tune"], asked["residual_hidden"], asked["residual_limit"]) == ("all", [], None)
+    assert (
+        finetune(tmp_path, "td3", begin, "--preset", "residual-td3", "--update", "npg", "--tune", "all", small=TINY)
+        == 0
+    )
+
+
 def test_demonstrations_and_policies_of_another_world_are_refused(story, tmp_path, capsys):
     other = ["--env", "understudy/AdroitDoor-v0", "--out", str(tmp_path / "run"), *TINY, *MEASURED]
     assert main(["finetune", *other, "--demos", str(story / "data")]) == 2

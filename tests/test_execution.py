@@ -109,6 +109,16 @@ def test_noise_is_a_function_of_its_seed_and_the_episodes():
     assert len({tuple(first(seed, episode)) for seed in ((1,), (2,)) for episode in (5, 6)}) == 4
 
 
+def test_the_noise_of_a_sampled_policy_is_not_what_its_world_draws_the_start_from():
+    sampled = Counting()
+    sampled.deviation = np.ones(2, np.float32)
+    agent = PolicyAgent(sampled)
+    agent.reset(5)
+    world = np.random.Generator(np.random.PCG64(5))
+    drawn = np.concatenate([agent._noise.draw() for _ in range(8)])
+    assert not np.isin(drawn, world.standard_normal(200, np.float32)).any()
+
+
 @pytest.mark.parametrize("correlation", [-0.1, 1.0])
 def test_a_correlation_that_cannot_be_is_refused(correlation):
     with pytest.raises(ConfigError, match=r"correlation is .*; accepted: 0 or more and below 1"):

@@ -15,6 +15,7 @@ import torch
 from tests.datasets import SPEC, point_dataset, point_episode
 from understudy.checkpoint import load
 from understudy.dataset import Dataset
+from understudy.episode import Episode
 from understudy.errors import ConfigError, DataError, SpecMismatch, TrainingDiverged
 from understudy.policies import Batch, Ensemble, FeedForward, FeedForwardConfig
 from understudy.recipe import TrainConfig
@@ -293,6 +294,18 @@ def _killed_training(demos: Dataset, run: Path, generator: random.Random) -> int
         time.sleep(generator.uniform(0, 0.02) if generator.random() < 0.8 else generator.uniform(0.004, 0.008))
         os.kill(child.pid, signal.SIGKILL)
     return last
+
+
+def test_a_held_out_episode_that_ends_before_the_lead_is_not_measured_on(tmp_path):
+    demos = point_dataset(tmp_path / "demos", episodes=9)
+    demos.append(Episode(demos[0].observations[:3], demos[0].actions[:2]))
+    for seed in range(30):
+        if demos.split(0.1, seed=seed)[1].rows[0].length == 2:
+            break
+    config = TrainConfig(steps=20, measure_every=10, lead=3, seed=seed)
+    logs = []
+    train(FeedForward.for_data(demos, SHAPE), demos, config, on_log=logs.append)
+    assert np.isnan([log.held_out_loss for log in logs]).all()
 
 
 def test_two_trainings_do_not_share_a_run(tmp_path):

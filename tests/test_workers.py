@@ -141,6 +141,32 @@ def test_whoever_takes_the_results_may_take_their_time():
     assert len(taken) == 12
 
 
+class Beats(Fault):
+    """Each job lives for a second and says so ten times."""
+
+    def __call__(self, job, beat):
+        for _ in range(10):
+            time.sleep(0.1)
+            beat()
+        return job
+
+
+def test_a_command_that_was_stopped_and_goes_on_blames_no_worker():
+    """Ctrl-Z and fg: everything stands still for longer than the patience with a worker."""
+    with Pool(Beats(), 2, patience_s=1.0) as pool:
+        results = pool.map(range(6))
+        pids = pool.pids
+        next(results)
+        script = (
+            "import os, signal, sys, time\n"
+            "pids = [int(word) for word in sys.argv[1:]]\n"
+            "time.sleep(0.3); [os.kill(pid, signal.SIGSTOP) for pid in pids]\n"
+            "time.sleep(2.5); [os.kill(pid, signal.SIGCONT) for pid in pids]\n"
+        )
+        with subprocess.Popen([sys.executable, "-c", script, str(os.getpid()), *map(str, pids)]):
+            assert list(results) == [1, 2, 3, 4, 5]
+
+
 # ---- workers that are replaced ----
 
 

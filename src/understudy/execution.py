@@ -45,7 +45,8 @@ class PolicyAgent:
         self._chunks: deque[NDArray[np.float32]] = deque(maxlen=policy.horizon)
         self._plan: deque[NDArray[np.float32]] = deque()
         deviation = getattr(policy, "deviation", None)
-        self._noise = None if deviation is None else ActionNoise(deviation)
+        # With numbers of its own beside the seed: a world draws its start from that seed alone.
+        self._noise = None if deviation is None else ActionNoise(deviation, seed=tuple(b"acts"))
 
     def reset(self, seed: int) -> None:
         self._history.clear()

@@ -17,7 +17,7 @@ from understudy.observers import Video, can_render
 from understudy.rollout import rollout
 from understudy.sim.real_time import RealTime
 from understudy.spec import spec_of
-from understudy.worlds import World, make_env
+from understudy.worlds import KeptOpen, World, make_env
 
 _DRIFTED = 0.05
 
@@ -184,4 +184,6 @@ def _drawn(world: World, play: Callable[[gym.Env[Any, Any]], None]) -> str | Non
 
 def endless(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     """The world without its limit of steps, which a demonstration may be longer than."""
+    if isinstance(env, KeptOpen):
+        return KeptOpen(endless(env.env))
     return env.env if isinstance(env, gym.wrappers.TimeLimit) else env

@@ -22,7 +22,7 @@ class Preset:
         members: of the ensemble that is cloned; 1 for a single network.
         clone: how it is cloned.
         clone_epochs: over the demonstrations; where given, `clone.steps` follows from their number.
-        update: `npg` or `ppo`.
+        update: `npg`, `ppo` or `td3`.
         update_options: its fields by name; those left out keep their defaults.
         term: of the demonstrations, `likelihood` (DAPG) or `distance`.
         term_options: its fields by name.
@@ -211,7 +211,9 @@ def with_clone(preset: Preset, options: Mapping[str, Any]) -> Preset:
         wanted = type(known[name])
         kind = (int, float) if wanted is float else wanted
         if not isinstance(value, kind) or (wanted is not bool and isinstance(value, bool)):
-            raise ConfigError(f"{name} of the cloning is {value!r}; accepted: {wanted.__name__}, like {known[name]}")
+            raise ConfigError(
+                f"{name} of the cloning is {value!r}; accepted: {wanted.__name__}, like {str(known[name]).lower()}"
+            )
     rest = {name: value for name, value in options.items() if name != "members"}
     members = options.get("members", preset.members)
     require_within("members", members, 1, MOST_MEMBERS)

@@ -14,7 +14,7 @@ from typing import Any
 from understudy.durable import TEMPORARY_SUFFIX, append_line, is_regular, make_folder, storage_errors, write_file
 from understudy.errors import ConfigError
 
-_LARGEST_METRICS = 16 * 2**20
+_LARGEST_METRICS = 2**27
 # What has to be the same in a resumed run, and how to make it so.
 _FINGERPRINTS = {
     "data_fingerprint": (
@@ -150,11 +150,12 @@ def require_same(path: Path, asked_before: Mapping[str, Any], asked_now: Mapping
     """
     before, now = _leaves(asked_before), _leaves(json.loads(json.dumps(asked_now)))
     for key in sorted(before.keys() | now.keys()):
-        # How the data were named does not matter; what is in them does, and has a fingerprint of its own.
+        # How the data and the policy to begin with were named does not matter; what is in them does, and has a
+        # fingerprint of its own.
         if key in _FINGERPRINTS and before.get(key) != now.get(key):
             what, mend = _FINGERPRINTS[key]
             raise ConfigError(f"{what} changed since {path} was begun ({key}); {mend}, or choose another folder")
-        if key != "data" and before.get(key) != now.get(key):
+        if key not in ("data", "start") and before.get(key) != now.get(key):
             raise ConfigError(
                 f"{path} was begun with {key} = {before.get(key)!r}, now it is {now.get(key)!r}; "
                 "resume with the same options or choose another folder"
@@ -205,8 +206,10 @@ def read_metrics(run: Path | str) -> list[dict[str, Any]]:
     path = Path(run) / "metrics.jsonl"
     if not os.path.lexists(path):
         return []
-    if not is_regular(path) or path.stat().st_size > _LARGEST_METRICS:
-        raise ConfigError(f"{path} is no plain file of at most {_LARGEST_METRICS} bytes; remove it")
+    if not is_regular(path):
+        raise ConfigError(f"{path} is no plain file (links are not followed); put the file there")
+    if path.stat().st_size > _LARGEST_METRICS:
+        raise ConfigError(f"{path} has more than {_LARGEST_METRICS} bytes; give the run another folder")
     rows = []
     for line in path.read_bytes().splitlines():
         try:

@@ -135,9 +135,9 @@ def _windows(
         return Windows(dataset, policy.history, policy.horizon, lead=lead, clip=config.clip_targets, device=device)
 
     windows = cut(training, config.lead)
-    # Held-out episodes that the policy drove unasked have nothing to measure on.
-    advised = any(episode.targets()[1].any() for episode in held_out)
-    return windows, cut(held_out, windows.lead) if advised else None
+    # Held-out episodes that the policy drove unasked, or that end before the lead, have nothing to measure on.
+    measurable = any(episode.targets()[1][windows.lead :].any() for episode in held_out)
+    return windows, cut(held_out, windows.lead) if measurable else None
 
 
 class _Job:

@@ -26,6 +26,7 @@ PATIENCE_S = 4.5
 MOST_WORKERS = 1024
 _BUILD_PATIENCE_S = 60.0
 _POLL_S = 0.1
+_STOPPED_S = 1.0  # a loop that is so late was not slow, it was stopped
 _JOIN_S = 5.0
 # Each worker holds the next job beside the one it runs, so that it never waits for this process to wake up.
 _JOBS_HELD = 2
@@ -198,6 +199,7 @@ class Pool:
         """
         round_ = _Round(jobs, name)
         self._forget()
+        turned_s = time.monotonic()
         for position in range(len(jobs)):
             while position not in round_.results:
                 self._feed(round_)
@@ -207,11 +209,17 @@ class Pool:
                     pass
                 else:
                     self._receive(worker, message, round_)
+                now_s = time.monotonic()
+                if now_s - turned_s > _POLL_S + _STOPPED_S:
+                    for worker in self._workers:
+                        worker.excuse()  # this process was stopped, as by Ctrl-Z, and the workers with it
+                turned_s = now_s
                 for worker in tuple(self._workers):
                     self._check(worker, round_)
             yield round_.results.pop(position)
             for worker in self._workers:
                 worker.excuse()  # whoever takes the results may take their time
+            turned_s = time.monotonic()
 
     def close(self) -> None:
         """Ends every worker, also one that hangs."""
@@ -267,7 +275,10 @@ class Pool:
         limit_s = self._patience_s if worker.built else self._build_patience_s
         if busy and worker.silence_s() > limit_s:
             who = _who(worker, round_)
-            error = WorkerError(f"{who} hung: no sign of life for {limit_s:g} s; it was stopped")
+            error = WorkerError(
+                f"{who} hung: no sign of life for {limit_s:g} s; it was stopped; if the world takes so long for a "
+                "reset or a step, run with one worker"
+            )
             self._broken(worker, error, round_)
 
     def _broken(self, worker: _Worker, error: WorkerError, round_: _Round) -> None:

@@ -11,6 +11,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -30,10 +31,12 @@ from tests.reinforcement.reach import (
     fresh,
 )
 from understudy.checkpoint import load
-from understudy.errors import ConfigError, PolicyError, SpecMismatch, TrainingDiverged, WorldError
+from understudy.dataset import Dataset
+from understudy.episode import FAILURE
+from understudy.errors import ConfigError, DataError, PolicyError, SpecMismatch, TrainingDiverged, WorldError
 from understudy.evaluate import EVALUATION_SEED, evaluate
 from understudy.inference import FeedForwardConfig
-from understudy.policies import FeedForward
+from understudy.policies import Ensemble, FeedForward
 from understudy.recipe import FinetuneConfig, TrainConfig
 from understudy.reinforcement import NPG, PPO, DemoStarts, DemoTerm, DistanceTerm, finetune
 from understudy.reinforcement.on_policy import OnPolicyLearner
@@ -566,6 +569,8 @@ def test_demonstrations_and_policies_of_another_task_are_refused_by_name(start, 
         next(finetune(start, Twin(), config=FEW))
     with pytest.raises(SpecMismatch, match=r"does not fit .*data: it is Twin against ReachWorld"):
         next(finetune(fresh_for(Twin()), Twin(), demo_term=DemoTerm(demos), config=FEW))
+    with pytest.raises(SpecMismatch, match=r"does not fit .*data: it is Twin against ReachWorld"):
+        next(finetune(fresh_for(Twin()), Twin(), starts=DemoStarts(demos), config=FEW))
 
 
 def test_too_few_steps_for_a_batch_are_refused_before_the_first(start, tmp_path):
@@ -573,6 +578,51 @@ def test_too_few_steps_for_a_batch_are_refused_before_the_first(start, tmp_path)
         next(finetune(start, ReachWorld(), config=FEW, steps=100, run=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
     assert len(list(finetune(start, ReachWorld(), config=FEW, steps=156))) == 2
+
+
+def test_a_limit_that_the_world_names_and_does_not_keep_is_kept(start):
+    class Endless(gym.Wrapper):
+        def step(self, action):
+            seen, reward, over, _, info = self.env.step(action)
+            return seen, reward, over, False, info
+
+    seen = Seen()
+    list(finetune(start, Endless(ReachWorld()), config=FEW, watcher=seen))
+    assert {len(episode) for episode in seen.episodes} == {ReachWorld.MAXIMUM_STEPS}
+
+
+def test_demonstrations_that_weigh_nothing_are_not_looked_at(start, demos, tmp_path):
+    with Dataset.create(tmp_path / "failed", demos.spec) as failed:
+        for episode in demos:
+            failed.append(replace(episode, success=FAILURE))
+    plain = digest(list(finetune(start, ReachWorld(), config=FEW))[-1].policy)
+    for given in (demos, failed):
+        logs = list(finetune(start, ReachWorld(), demo_term=DemoTerm(given, lam0=0.0), config=FEW))
+        assert digest(logs[-1].policy) == plain
+    with pytest.raises(DataError, match="demonstrations"):
+        list(finetune(start, ReachWorld(), demo_term=DemoTerm(failed), config=FEW))
+
+
+def test_the_threads_of_the_caller_are_not_those_of_the_run(start):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for _ in finetune(start, ReachWorld(), config=FEW):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_fine_tuned_ensemble_says_which_data_it_comes_from(demos):
+    recipe = replace(CLONED, steps=20, measure_every=20)
+    ensemble = train(Ensemble.of(FeedForward.for_data(demos, SHAPE), 2), demos, recipe)
+    *_, last = finetune(ensemble, ReachWorld(), config=FEW)
+    assert last.policy.data_fingerprint == demos.fingerprint
+
+
+def test_a_run_goes_on_whatever_the_path_to_its_policy(start, tmp_path):
+    list(finetune(start, ReachWorld(), config=FEW, run=tmp_path / "run", notes={"start": "bc"}))
+    list(finetune(start, ReachWorld(), config=FEW, run=tmp_path / "run", resume=True, notes={"start": "/there/bc"}))
 
 
 def test_replays_that_leave_no_steps_for_a_batch_are_refused(start, demos):

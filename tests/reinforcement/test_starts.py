@@ -12,6 +12,7 @@ from understudy.errors import ConfigError
 from understudy.evaluate import EVALUATION_SEED
 from understudy.reinforcement.starts import DemoStarts, start_seed
 from understudy.rollout import rollout
+from understudy.worlds import KeptOpen
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,12 @@ def test_demonstrations_that_cannot_be_replayed_are_refused(demos, tmp_path):
         of("seedless", seed=-1).prepare(ReachWorld)
     with pytest.raises(ConfigError, match="all demonstrations failed, so no episode can begin inside one"):
         of("failed", success=FAILURE).prepare(ReachWorld)
+
+
+def test_a_replay_goes_beyond_the_limit_of_a_world_that_is_borrowed(demos):
+    own, borrowed = DemoStarts(demos, every=1), DemoStarts(demos, every=1)
+    limited = gym.wrappers.TimeLimit(ReachWorld(), 3)
+    assert own.prepare(lambda: limited) == borrowed.prepare(lambda: KeptOpen(limited)) == demos.steps
 
 
 def test_a_replay_goes_through_the_wrappers_of_the_world(demos):

@@ -376,7 +376,7 @@ def test_a_damaged_memory_is_named(start, tmp_path, damage):
 
 
 def test_steps_that_end_before_anything_is_learnt_are_refused(start):
-    with pytest.raises(ConfigError, match=r"td3 learns nothing before 600 steps \(first_steps\), and judging"):
+    with pytest.raises(ConfigError, match=r"td3 learns nothing before 600 steps \(first_steps\), a batch takes"):
         tuned(start, rule=replace(RULE, first_steps=600))
 
 

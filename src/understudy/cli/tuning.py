@@ -117,10 +117,11 @@ def finetune(
     if clone_arguments and (policy or not demos):
         raise ConfigError("only --demos without POLICY are cloned; leave --clone-arg out")
     chosen = with_clone(preset_called(preset), named_values(clone_arguments, "--clone-arg"))
-    config = replace(
-        chosen.finetune,
-        **{item.name: getattr(given, item.name) for item in fields(given) if getattr(given, item.name) is not None},
-    )
+    settings = {item.name: getattr(given, item.name) for item in fields(given)}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    if settings.get("tune") == "all":  # what the preset says of its residual goes with it
+        settings = {"residual_hidden": (), "residual_limit": None, **settings}
+    config = replace(chosen.finetune, **settings)
     rule = _update(chosen, update, named_values(update_arguments, "--update-arg"))
     world = world_of(env, env_arguments)
     given_demos = demonstrations_at(demos, world) if demos else None

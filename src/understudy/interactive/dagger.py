@@ -23,7 +23,7 @@ from understudy.interactive.tick import Gate, GatedAgent
 from understudy.policies import Policy
 from understudy.policy_file import weights_fingerprint
 from understudy.recipe import DAGGER_RECIPE, DAggerConfig, TrainConfig
-from understudy.runs import read_metrics, working_in
+from understudy.runs import read_json, read_metrics, working_in
 from understudy.spec import Spec, spec_of
 from understudy.trainer import TrainLog, choose_device, train
 from understudy.worlds import KeptOpen, World
@@ -250,7 +250,7 @@ class _Rounds:
             return None
         path = self._home / "rounds" / f"{number:02d}" / "progress.json"
         if path.exists():
-            return Evaluation.from_json(json.loads(path.read_text()))
+            return Evaluation.from_json(read_json(path))
         self._watcher.on_phase(number, "measuring", starts)
         result = evaluate(
             world if world is not None else lambda: KeptOpen(self._env),

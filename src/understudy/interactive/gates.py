@@ -177,7 +177,7 @@ class LazyGate(SafeGate):
             return super().__call__(tick)
         # Differs from Hoque et al. 2021a: not squared, and at agreement the policy drives this step, not the next one.
         back = self._tau / math.sqrt(10) if self.tau_back is None else min(self.tau_back, self._tau)
-        return tick.deviation() >= back
+        return tick.deviation() > back
 
 
 @dataclass

@@ -128,6 +128,8 @@ class Tick:
 class Gate(Protocol):
     """Who drives this step, policy or expert?
 
+    Its public attributes are its options: plain JSON values, which a run keeps in its config.
+
     A gate is a function of what it was fitted to: within a round it keeps nothing but what `adapt` tells it, so that a
     resumed round decides as the interrupted one would have.
     """

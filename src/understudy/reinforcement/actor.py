@@ -226,7 +226,9 @@ def _gaussian(policy: Policy, residual: tuple[int, ...] | None, *, limited: bool
     One that is `limited` has one layer more, with a unit for each channel.
     """
     if isinstance(policy, Ensemble):
-        return Ensemble([_gaussian(member, residual, limited=limited) for member in policy.members])
+        ensemble = Ensemble([_gaussian(member, residual, limited=limited) for member in policy.members])
+        ensemble.data_fingerprint, ensemble.notes = policy.data_fingerprint, policy.notes
+        return ensemble
     if not isinstance(policy, FeedForward):
         raise ConfigError(
             f"the policy is a {policy.kind}; feedforward policies and ensembles of them can be fine-tuned"

@@ -151,7 +151,9 @@ def finetune(
     policy.spec.require_same_task(spec, what="the world", against="the policy")
     if demo_term is not None:
         demo_term.demos.require_same_task(spec, what="the world")
-    budget = _sound(update, demo_term, config, horizon)
+    if starts is not None:
+        starts.demos.require_same_task(spec, what="the world")
+    budget = _budget_of(update, demo_term, config, horizon)
     learner = _learner(policy, spec, update, demo_term, config)
     description = {
         "command": "finetune",
@@ -172,10 +174,7 @@ def finetune(
         if config.steps == 0:
             yield from _untried(policy, folder)
             return
-        with (
-            torch_threads(config.threads),
-            Collector(world, workers=workers, max_steps=config.max_steps, on_broken=_told) as collector,
-        ):
+        with Collector(world, workers=workers, max_steps=horizon, on_broken=_warn) as collector:
             job = _Job(learner, collector, budget, starts, watcher, config)
             job.prepare(world)
             yield from job.batches(folder)
@@ -192,7 +191,7 @@ def require_sound(
             recipe, or no episode can begin inside the demonstrations.
     """
     _, horizon = _looked_at(world, config)
-    _sound(update, term, config, horizon)
+    _budget_of(update, term, config, horizon)
     if starts is not None:
         env = make_env(world)
         try:
@@ -261,7 +260,8 @@ class _Job:
             episodes = self._collect(count)
             collected_s = time.perf_counter()
             self._require_a_reward(episodes)
-            numbers = learner.learn(episodes)
+            with torch_threads(self._config.threads):  # not while the caller has the log
+                numbers = learner.learn(episodes)
             learnt_s = time.perf_counter()
             numbers |= {"collect_s": collected_s - start_s, "learn_s": learnt_s - collected_s}
             if folder:
@@ -338,15 +338,17 @@ class _Job:
             )
 
 
-def _sound(update: Update | TD3, term: Term | None, config: FinetuneConfig, horizon: int) -> _Budget:
+def _budget_of(update: Update | TD3, term: Term | None, config: FinetuneConfig, horizon: int) -> _Budget:
     """The budget of a recipe that the update can follow."""
     budget = _Budget(config, horizon)
     if isinstance(update, TD3):
         require_limited_residual(config, term)
-        if 0 < config.steps <= budget.aside + update.first_steps:
+        batch = config.episodes * horizon
+        if 0 < config.steps < budget.aside + update.first_steps + batch:
             raise ConfigError(
-                f"steps is {config.steps}; td3 learns nothing before {update.first_steps} steps (first_steps), and "
-                f"judging the candidates takes {budget.aside}; give more steps, or fewer first_steps or judge_episodes"
+                f"steps is {config.steps}; td3 learns nothing before {update.first_steps} steps (first_steps), a batch "
+                f"takes {batch}, and judging the candidates {budget.aside}; give more steps, or fewer first_steps, "
+                "episodes or judge_episodes"
             )
     return budget
 
@@ -392,5 +394,5 @@ def _looked_at(world: World, config: FinetuneConfig) -> tuple[Spec, int]:
     return spec, min(limits)
 
 
-def _told(error: WorkerError) -> None:
+def _warn(error: WorkerError) -> None:
     warnings.warn(f"{error}; another worker takes its place and runs the episode again", stacklevel=2)

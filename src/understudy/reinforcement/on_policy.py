@@ -63,7 +63,7 @@ class OnPolicyLearner(Learner):
             unexplained = DemoRows(term, given).residual(given).numpy()
         super().__init__(policy, spec, config, unexplained)
         self._update = update
-        self._rows = DemoRows(term, self.actor) if term is not None else None
+        self._rows = DemoRows(term, self.actor) if term is not None and term.weight(0, 1.0) else None
         self.patience = _PATIENCE if term is None else _PATIENCE_WITH_DEMOS
         self._value = ValueFunction(len(spec.observations), config, generator_for(config.seed, "value", 0))
         self._memory: Memory = {}

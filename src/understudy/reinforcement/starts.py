@@ -34,7 +34,10 @@ def _order(seed: int, round_: int) -> NDArray[np.int64]:
 
 @dataclass(slots=True)
 class DemoStarts:
-    """Lets a share of the episodes begin from states along the demonstrations; the share fades to nothing.
+    """Lets a share of the episodes begin from states along the demonstrations, until a share of the steps is spent.
+
+    With the order `uniform` the share of such episodes fades to nothing until then; with `backward` it stays, and the
+    states move from the ends of the demonstrations to their starts.
 
     The states are those of replays: each demonstration's actions from its own start, with the states that the world
     gives with `state()` and takes with `reset(options={"initial_state": ...})`. The steps of the replays count.

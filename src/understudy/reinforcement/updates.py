@@ -152,7 +152,7 @@ class PPO:
         minibatch: on-policy rows in each update.
         learning_rate: of Adam.
         gradient_clip: largest norm of the gradient.
-        kl_limit: no epoch begins once the mean KL divergence from the old actor is above it; off where not given.
+        kl_limit: no epoch begins once the mean KL divergence from the old actor is above it; None turns it off.
 
     Raises:
         ConfigError: a value is out of range.
