@@ -100,8 +100,6 @@ class Learner(ABC):
         """What may be deployed: the best policy and the last one, as mean and distribution, and the average's mean."""
         best = self._with(self._best_vector, self._best_scaling)
         named = [("best", self._best_iteration, best), ("last", self.iteration, self.actor)]
-        if self._best_iteration == self.iteration:
-            named = named[:1]
         candidates = [
             Candidate(which, acts, iteration, actor.policy(acts=acts))
             for which, iteration, actor in named
