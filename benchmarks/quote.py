@@ -334,10 +334,11 @@ def lazy_beside_safe(content: dict[str, Any]) -> Reading:
     return _of_tasks(told, met)
 
 
-def thrifty_budget(rate: str) -> Callable[[dict[str, Any]], Reading]:
+def thrifty_budget(rate: str, *, at_the_end: bool = False) -> Callable[[dict[str, Any]], Reading]:
     def read(content: dict[str, Any]) -> Reading:
         rows = _of_gate(content, "thrifty")
-        pairs = {task: (row[rate], content["gated"][task]["budget"]) for task, row in rows.items()}
+        times = content["times_the_budget_at_the_end"] if at_the_end else 1
+        pairs = {task: (row[rate], times * content["gated"][task]["budget"]) for task, row in rows.items()}
         told = [f"{task}: {100 * measured:.2f} % of {100 * budget:g} %" for task, (measured, budget) in pairs.items()]
         met = len(rows) == 4 and all(abs(measured / budget - 1) <= 0.2 for measured, budget in pairs.values())
         return _of_tasks(told, met)
@@ -713,13 +714,13 @@ FIGURES = (
         thrifty_budget("intervention_rate"),
     ),
     Figure(
-        "The same, the policy of the last round helped on 100 starts of each seed",
+        "The same, the policy of the last round helped on 100 starts of each seed, with twice the budget",
         "budget +- 20 %",
         "dagger_family",
-        thrifty_budget("interventions_at_the_end"),
+        thrifty_budget("interventions_at_the_end", at_the_end=True),
     ),
     Figure(
-        "ThriftyDAgger, the policy of the last round: success with help",
+        "ThriftyDAgger, the same policy and budget: success with help",
         ">= the expert's own - 1 point",
         "dagger_family",
         thrifty_help,

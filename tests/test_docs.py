@@ -30,7 +30,8 @@ ON_THE_COMMAND_LINE = {
     "--episodes 200": "--episodes 4 --workers 1",
     "train bc": "train bc --steps 60 --measure-every 30 --hidden 16",
     "--out data.mp4": "--out data.mp4 --env-arg width=64 --env-arg height=48",
-    "--rounds 3": "--rounds 1 --episodes 1 --steps 20 --measure-every 20 --progress-starts 1 --workers 1",
+    "--rounds 3": "--rounds 1 --episodes 1 --steps 20 --measure-every 20 --progress-starts 1 --workers 1 "
+    "--env-arg width=64 --env-arg height=48",
     "--starts 100": "--starts 2",
     "--steps 200000": "--steps 800 --episodes 2 --judge-episodes 0 --value-first-epochs 1 --starts 2 --workers 1 "
     "--env-arg width=64 --env-arg height=48",
