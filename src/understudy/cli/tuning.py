@@ -129,9 +129,8 @@ def finetune(
     inside = _starts(chosen, given_demos, named_values(start_arguments, "--start-arg"))
     begin = load(existing(policy)) if policy else None
     Run.may_begin(out, resume=resume)
-    require_sound(
-        world, rule, shown, config, inside
-    )  # like the refusals above, before the first demonstration is cloned
+    # Like the refusals above, before the first demonstration is cloned.
+    require_sound(world, rule, shown, config, inside)
     notes: dict[str, Any] = {"env": env, "preset": preset}
     notes |= {"clone_arguments": list(clone_arguments)} if clone_arguments else {}
     notes |= {"data": str(demos)} if demos else {}
