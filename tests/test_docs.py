@@ -26,7 +26,7 @@ IN_PYTHON = {
 }
 ON_THE_COMMAND_LINE = {
     "--episodes 50": "--episodes 3",
-    "--episodes 100": "--episodes 4 --workers 1 --env-arg width=64 --env-arg height=48",
+    "--episodes 100": "--episodes 2 --workers 1 --env-arg width=64 --env-arg height=48",
     "--episodes 200": "--episodes 4 --workers 1",
     "train bc": "train bc --steps 60 --measure-every 30 --hidden 16",
     "--out data.mp4": "--out data.mp4 --env-arg width=64 --env-arg height=48",
@@ -94,11 +94,10 @@ def test_the_command_line_screen_of_the_readme_runs(folder, monkeypatch, capsys)
 
 
 def test_the_demo_tells_its_story(folder, monkeypatch, capsys):
-    config = demo.TrainConfig
-    monkeypatch.setattr(demo, "TrainConfig", lambda **options: config(**options, steps=20, measure_every=20))
+    monkeypatch.setattr(demo, "CLONING", 20)
     monkeypatch.setattr(demo, "DEMONSTRATIONS", (2, 3))
     monkeypatch.setattr(demo, "STARTS", 1)
-    quick = config(steps=20, measure_every=20, lead=0)
+    quick = demo.TrainConfig(steps=20, measure_every=20, lead=0)
     monkeypatch.setattr(demo, "DAGGER_RECIPE", quick)
     practice = replace(demo.PICK_PLACE.finetune, judge_episodes=1)
     monkeypatch.setattr(demo, "PICK_PLACE", replace(demo.PICK_PLACE, clone=quick, finetune=practice))

@@ -18,7 +18,7 @@ from understudy.errors import ConfigError
 from understudy.evaluate import Evaluation, agent_for, compare, evaluate
 from understudy.inference import FeedForwardConfig
 from understudy.loading import load_predictor
-from understudy.presets import PICK_PLACE
+from understudy.presets import PICK_PLACE, with_clone
 from understudy.recipe import DAGGER_RECIPE, DAGGER_SHAPE, DAggerConfig, TrainConfig
 from understudy.report import StudyPoint, write_run_report
 from understudy.report.films import film_evaluation
@@ -33,6 +33,7 @@ WORLD = "understudy/PickPlace-v0"
 DEMONSTRATIONS = (5, 15, 50)
 NOISES = (0.0, TrainConfig().observation_noise)
 STARTS = 100
+CLONING = 4_000  # updates of each clone: enough here, and a story has to end
 ROUNDS, EPISODES, ASKED, LONGEST = 4, 12, 0.2, 120  # of DAgger, from DEMONSTRATIONS[1]
 TREMBLING, IMPERFECT = "noisy=0.1:scripted", 25  # whose hand trembles, and how often it demonstrates
 STEPS = 100_000  # of the world, for reinforcement learning
@@ -154,7 +155,7 @@ def _clone_and_measure(
 
     run = out / chapter.folder
     dataset = demonstrations.select(range(chapter.demonstrations))
-    config = TrainConfig(observation_noise=chapter.noise, seed=seed)
+    config = TrainConfig(steps=CLONING, observation_noise=chapter.noise, seed=seed)
     progress.start(f"training on {chapter.title}", config.steps)
 
     def show(log: TrainLog) -> None:
@@ -204,7 +205,7 @@ def _practise(
     """The clone of imperfect demonstrations, and what reinforcement learning makes of it."""
     from understudy.reinforcement import clone_for, finetune, update_for
 
-    preset, before, after = PICK_PLACE, out / "bc-trembling", out / "practised"
+    preset, before, after = with_clone(PICK_PLACE, {"steps": CLONING}), out / "bc-trembling", out / "practised"
     demonstrations = _record(out / "data-trembling", TREMBLING, IMPERFECT, progress)
     progress.start("training on what trembles", preset.clone.steps)
     clone = clone_for(

@@ -56,15 +56,15 @@ class At(Observer):
 
 
 def test_s3_silence_stops_the_robot_in_time():
-    seen = stops.silence(30, 1)
+    seen = stops.silence(20, 1)
     assert seen["worst_s"] <= REST_S
-    assert seen["timer_late"] <= 10, "the machine is too busy to say anything"
+    assert seen["timer_late"] <= 7, "the machine is too busy to say anything"
     assert seen["slowest_top_speed"] > 0.9, "it was moving"
     assert seen["violations"] == {}
 
 
 def test_s4_the_stop_button_works_with_busy_cores_and_latches():
-    seen = stops.presses(50, 1)
+    seen = stops.presses(30, 1)
     assert seen["p99_s"] <= 0.050
     assert seen["worst_s"] <= 0.150
     assert seen["commands_after_a_press"] == 0
