@@ -402,11 +402,10 @@ def test_one_observation_too_many_is_said_to_be_the_final_one(tmp_path, capsys):
 def test_the_demo_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, capsys):
     from understudy import demo
 
-    config = demo.TrainConfig
-    monkeypatch.setattr(demo, "TrainConfig", lambda **options: config(**options, steps=20, measure_every=20))
+    monkeypatch.setattr(demo, "CLONING", 20)
     monkeypatch.setattr(demo, "DEMONSTRATIONS", (2, 3))
     monkeypatch.setattr(demo, "STARTS", 1)
-    quick = config(steps=20, measure_every=20, lead=0)
+    quick = demo.TrainConfig(steps=20, measure_every=20, lead=0)
     monkeypatch.setattr(demo, "DAGGER_RECIPE", quick)
     practice = replace(demo.PICK_PLACE.finetune, judge_episodes=1)
     monkeypatch.setattr(demo, "PICK_PLACE", replace(demo.PICK_PLACE, clone=quick, finetune=practice))

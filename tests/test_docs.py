@@ -26,7 +26,7 @@ IN_PYTHON = {
 }
 ON_THE_COMMAND_LINE = {
     "--episodes 50": "--episodes 3",
-    "--episodes 100": "--episodes 2 --workers 1 --env-arg width=64 --env-arg height=48",
+    "--episodes 100": "--episodes 4 --workers 1 --env-arg width=64 --env-arg height=48",
     "--episodes 200": "--episodes 4 --workers 1",
     "train bc": "train bc --steps 60 --measure-every 30 --hidden 16",
     "--out data.mp4": "--out data.mp4 --env-arg width=64 --env-arg height=48",
