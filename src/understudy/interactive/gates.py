@@ -32,6 +32,7 @@ from understudy.interactive.tick import Gate, Measure, Tick, measure_for
 from understudy.policies import Policy
 from understudy.recipe import LARGEST_SEED
 
+_UNSAFE = 0.3  # share of the labelled steps that SafeDAgger calls unsafe where nobody says
 _REMEMBERED = 50  # episodes over which novelty and risk are ranked
 SCHEDULES = ("indicator", "constant", "linear", "exponential")
 
@@ -99,7 +100,7 @@ class SafeGate(Gate):
     Args:
         tau: deviation above which a step is unsafe, in half-ranges; the one that the share `unsafe` of the labelled
             steps exceeds where not given, in each round anew.
-        unsafe: that share, between 0 and 1.
+        unsafe: that share, between 0 and 1; 0.3 where neither is given.
         caution: the expert drives where the probability of "unsafe" is above 1 - caution; 0.5 is the paper's rule.
         ask: share of the policy's own steps at which the expert is asked all the same, so that the classifier also
             learns where it was wrong to find them safe; 0 is the paper's.
@@ -111,7 +112,7 @@ class SafeGate(Gate):
 
     name: ClassVar[str] = "safe"
     tau: float | None = None
-    unsafe: float = 0.3
+    unsafe: float | None = None
     caution: float = 0.5
     ask: float = 0.0
     seed: int = 0
@@ -121,9 +122,10 @@ class SafeGate(Gate):
     def __post_init__(self) -> None:
         accepted = "above 0, in half-ranges of the actions"
         _require(self.tau is None or 0 < self.tau < np.inf, "tau", self.tau, accepted)
-        for name in ("unsafe", "caution"):
-            value = getattr(self, name)
-            _require(0 < value < 1, name, value, "between 0 and 1")
+        if self.tau is not None and self.unsafe is not None:
+            raise ConfigError("tau is the threshold itself, and unsafe a share that it follows from; give one of them")
+        _require(self.unsafe is None or 0 < self.unsafe < 1, "unsafe", self.unsafe, "between 0 and 1")
+        _require(0 < self.caution < 1, "caution", self.caution, "between 0 and 1")
         _require(0 <= self.ask <= 1, "ask", self.ask, "0 to 1")
         require_within("seed", self.seed, 0, LARGEST_SEED)
         self._tau = self.tau or 0.0
@@ -131,7 +133,8 @@ class SafeGate(Gate):
     def fit(self, dataset: Dataset, policy: Policy) -> None:
         steps = labelled_steps(dataset, policy)
         if self.tau is None:
-            self._tau = float(np.quantile(steps.deviation, 1 - self.unsafe))
+            share = _UNSAFE if self.unsafe is None else self.unsafe
+            self._tau = float(np.quantile(steps.deviation, 1 - share))
         self._is_unsafe = learn_deviation(steps, policy, self._tau, seed=self.seed)
 
     def __call__(self, tick: Tick) -> bool:
@@ -380,8 +383,6 @@ def gate_for(name: str, options: Mapping[str, Any] | None = None) -> Gate:
     if name not in GATES:
         raise ConfigError(f"no gate is called {name!r}; accepted: {', '.join(GATES)}")
     require_options(f"the gate {name}", GATES[name], options or {})
-    if {"tau", "unsafe"} <= (options or {}).keys():
-        raise ConfigError("tau is the threshold itself, and unsafe a share that it follows from; give one of them")
     return GATES[name](**(options or {}))
 
 
