@@ -30,8 +30,12 @@ endif
 demo: $(READY)  ## record, inspect, clone, evaluate, report: the whole story in under 5 minutes
 	$(BIN)/understudy demo
 
+# Robots and workers are measured in milliseconds, so nothing else runs beside them.
+TIMED := tests/robots tests/test_workers.py
+
 test: $(READY)  ## the test suite, under 10 minutes on 2 cores
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(TIMED)) -n 2 --dist loadfile
+	$(BIN)/python -m pytest $(TIMED)
 
 check: $(READY)  ## format, lint, types
 	$(BIN)/ruff format --check .
