@@ -279,6 +279,70 @@ def test_a_command_that_comes_out_of_a_slow_driver_after_the_stop_is_stopped_too
     assert not robot.body.state(clock.now_s).velocity.any()
 
 
+def freeze(robot):
+    """From now on its sensors repeat what they say now, with fresh times."""
+    kept = robot.read()
+    robot.spoil = lambda reading: reading._replace(observation=kept.observation, position=kept.position)
+
+
+@pytest.mark.parametrize("steps", range(1, 15))
+def test_a_silence_while_a_sensor_is_frozen_does_not_let_the_robot_jump_back(steps):
+    robot, guard, clock = guarded(FakeConfig(mode="position"))
+    guard.begin(0)
+    driven(guard, clock, steps=30, value=1.0)
+    freeze(robot)
+    driven(guard, clock, steps=steps, value=1.0)
+    pass_time(guard, clock, 0.5)
+    driven(guard, clock, steps=20, value=1.0)
+    assert guard.seen().status is Status.STOPPED
+    assert guard.seen().reason.startswith("frozen sensor: ")
+    assert robot.violations() == {}
+
+
+def test_a_sensor_that_is_frozen_is_found_though_every_silence_begins_anew():
+    robot, guard, clock = guarded(FakeConfig(mode="velocity"), SafetyConfig(ramp_s=0.0, astray_s=9.0))
+    guard.begin(0)
+    driven(guard, clock)
+    freeze(robot)
+    for _ in range(5):
+        driven(guard, clock, steps=8)
+        pass_time(guard, clock, 0.5)
+    assert guard.seen().reason.startswith("frozen sensor: ")
+
+
+def test_after_a_person_has_taken_back_the_stop_a_sensor_that_was_frozen_is_believed():
+    robot, guard, clock = guarded(FakeConfig(mode="position"), SafetyConfig(astray_s=9.0))
+    guard.begin(0)
+    driven(guard, clock, steps=30, value=1.0)
+    freeze(robot)
+    driven(guard, clock, steps=30, value=1.0)
+    assert guard.seen().reason.startswith("frozen sensor: ")
+    robot.spoil = None
+    kept = robot.read().position
+    pass_time(guard, clock, 1.0)
+    guard.reset()
+    guard.begin(0)
+    driven(guard, clock, steps=30, value=1.0)
+    assert guard.seen().status is Status.RUNNING
+    assert (robot.read().position > kept).all()
+    assert robot.violations() == {}
+
+
+def test_a_command_that_never_left_is_not_held_against_the_sensor():
+    robot, guard, clock = guarded(FakeConfig(mode="position"), SafetyConfig(ramp_s=0.0))
+    guard.begin(0)
+    driven(guard, clock, steps=20, value=1.0)
+    pass_time(guard, clock, PERIOD_S)
+    observed_s = guard.observe().reading.time_s  # at rest where its last command led
+    Faulty(robot, "command", RobotLost("gone"), clock, 0.3)
+    guard.command([1.0] * 6, observed_s, 0, 0.0)
+    assert guard.seen().status is Status.LOST
+    pass_time(guard, clock, 1.0)
+    driven(guard, clock, value=1.0)
+    assert guard.seen().status is Status.RUNNING
+    assert robot.violations() == {}
+
+
 def test_commands_that_are_always_refused_end_in_a_stop():
     _, guard, clock = guarded(safety=SafetyConfig(novelty_limit=1.0))
     guard.begin(0)

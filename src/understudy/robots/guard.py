@@ -154,6 +154,7 @@ class Guard:
         """Takes back the latched stop. Nothing moves before the next `begin`."""
         if self._status is Status.STOPPED:
             self._status, self._reason = Status.IDLE, ""
+            self.gate.forget()
         return self.seen()
 
     def close(self) -> None:
@@ -297,6 +298,7 @@ class Guard:
                     self._driver.command(wire)
                 self._executed = wire
         except RobotLost as error:
+            self.gate.unsent()
             self._lose(error)
         except RobotError as error:
             self.stop(str(error))

@@ -148,6 +148,8 @@ class _Limits:
         half = self.top if self.moves else max((self.high - self.low) / 2, abs(self.low), abs(self.high))
         self.absurd = _ABSURD_COMMAND * half
         self.frozen = config.frozen_s * self.top  # path of commands after which a still sensor is frozen
+        jolt = min(self.brake * period_s, self.top) * period_s  # how far one command may lead from rest
+        self.unseen = math.inf if math.isinf(self.frozen) else jolt / 2  # the same, where motion begins anew
         self.astray = config.astray_s * self.top  # from where the commands should have brought it
         self.p = self.v = self.want = 0.0  # position and velocity last sent, and position last asked for
         self.seen, self.still = math.nan, 0.0  # position last measured, and path commanded since it changed
@@ -238,7 +240,9 @@ class SafetyGate:
         """Starts from the measured pose, at rest, with a new ramp: the first command, or the first after a stop.
 
         Raises:
-            RobotError: an axis is outside of its range, or the hand outside of its workspace; nothing may move.
+            RobotError: an axis is outside of its range, or the hand outside of its workspace, or an axis that takes
+                positions may be elsewhere than its sensor says, so that its first command would be a jump; nothing may
+                move.
         """
         for axis, p in zip(self._axes, position, strict=True):
             slack = (_RESTS_OUTSIDE if axis.moves else _ROUNDED) * (axis.high - axis.low)
@@ -248,11 +252,15 @@ class SafetyGate:
                     f"{axis.name} is at {p:.4g}, outside of its range {axis.low:g} to {axis.high:g}; bring it back by "
                     "hand",
                 )
+            if not axis.moves and axis.still > axis.unseen:
+                raise self.stopping(
+                    Kind.FROZEN, f"{axis.name} was told to move before it was stopped, and its sensor has not changed"
+                )
         if self._outside(position) > 0:
             raise self.stopping(Kind.WORKSPACE, "the hand is outside of its workspace; bring it back by hand")
         for axis, p in zip(self._axes, position, strict=True):
             axis.p = axis.want = p if axis.moves else min(max(p, axis.low), axis.high)
-            axis.v = axis.still = axis.error = 0.0
+            axis.v = axis.error = 0.0
         self._begun = True
         self.ramp()
 
@@ -267,6 +275,16 @@ class SafetyGate:
         for axis in self._axes:
             if not axis.moves:
                 axis.v, axis.want = 0.0, axis.p
+
+    def unsent(self) -> None:
+        """The last command did not reach the robot, so no sensor has to show it."""
+        for axis in self._axes:
+            axis.still -= abs(axis.v) * self._period_s
+
+    def forget(self) -> None:
+        """A person has looked after the robot: what its sensors did before counts no more."""
+        for axis in self._axes:
+            axis.seen, axis.still = math.nan, 0.0
 
     def ramp(self) -> None:
         """Begins a new ramp from the motion that there is: somebody else drives now."""
