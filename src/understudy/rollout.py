@@ -18,6 +18,7 @@ from understudy.episode import FAILURE, SUCCESS, UNKNOWN, Episode
 from understudy.errors import ActionError, ConfigError, ExpertError, UnderstudyError, WorldError
 from understudy.spec import flatten, spec_of
 
+OPERATOR_SAYS = "operator_says"  # in the last `info`: the verdict of a person, which outweighs what the world tells
 _LARGEST_REWARD = float(np.finfo(np.float32).max)
 
 
@@ -257,7 +258,9 @@ def _episode(
 ) -> Episode:
     succeeded = np.array([step.succeeded for step in steps])
     verdict = UNKNOWN
-    if any("success" in step.info for step in steps):
+    if OPERATOR_SAYS in steps[-1].info:
+        verdict = SUCCESS if steps[-1].info[OPERATOR_SAYS] else FAILURE
+    elif any("success" in step.info for step in steps):
         verdict = SUCCESS if succeeded.any() else FAILURE
     elif any("is_success" in step.info for step in steps):
         verdict = SUCCESS if succeeded[-1] else FAILURE

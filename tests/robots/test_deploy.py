@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from robots.trials.drivers import guarded
+from robots.trials.drivers import DirectRobot, guarded
 
 import understudy as us
 from understudy.dataset import DatasetWarning
@@ -202,6 +202,16 @@ def limits_file(tmp_path, content):
     path = tmp_path / "limits.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return path
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"), [("velocity", 500.0), ("acceleration", 21.0), ("low", -3.0), ("high", 3.0)]
+)
+def test_a_limit_that_the_driver_states_is_made_tighter_and_not_wider(limit, value):
+    limits = us.Limits({"joint_1.velocity": {limit: value}})
+    with pytest.raises(ConfigError, match="tighter, not wider"):
+        limits.hold(DirectRobot(), SafetyConfig())
+    us.Limits({"joint_1.velocity": {limit: value / 1000}}).hold(DirectRobot(), SafetyConfig())
 
 
 def test_limits_come_from_a_file(tmp_path):

@@ -343,6 +343,202 @@ def test_a_command_that_never_left_is_not_held_against_the_sensor():
     assert robot.violations() == {}
 
 
+LONG = FakeConfig(homes=False, reach=1000.0)  # a motion that nobody ends goes on and on
+
+
+def breaking(robot, clock, seconds, *methods):
+    for method in methods:
+        Faulty(robot, method, RobotLost("gone"), clock, seconds)
+
+
+def speed(robot, clock):
+    return np.abs(robot.body.state(clock()).velocity).max()
+
+
+def test_a_stop_for_silence_that_did_not_reach_the_robot_is_said_again():
+    robot, guard, clock = guarded(LONG)
+    guard.begin(0)
+    driven(guard, clock, steps=60, value=1.0)
+    breaking(robot, clock, 0.15, "stop", "connect")
+    pass_time(guard, clock, 1.0)
+    assert speed(robot, clock) == 0
+    driven(guard, clock, steps=60, value=1.0)
+    assert speed(robot, clock) > 0.9
+    assert robot.violations() == {}
+
+
+@pytest.mark.parametrize("what", ["wait", "begin", "close"])
+def test_a_robot_that_came_back_moving_is_stopped_by_whatever_comes_next(what):
+    robot, guard, clock = guarded(LONG)
+    guard.begin(0)
+    driven(guard, clock, steps=40)
+    breaking(robot, clock, 10.0, "stop", "connect", "read", "command")
+    driven(guard, clock, steps=1)
+    pass_time(guard, clock, 9.0)
+    assert guard.seen().status is Status.STOPPED
+    clock.sleep(3.0)
+    assert speed(robot, clock) == 0.5
+    guard.reset()
+    if what == "wait":
+        guard.tick()
+    elif what == "begin":
+        guard.begin(1)
+    else:
+        guard.close()
+    clock.sleep(0.5)
+    assert speed(robot, clock) == 0
+
+
+def test_a_robot_that_cannot_be_told_to_stop_is_not_driven_on():
+    robot, guard, clock = guarded(LONG)
+    guard.begin(0)
+    driven(guard, clock)
+    breaking(robot, clock, math.inf, "stop", "connect")
+    pass_time(guard, clock, 0.2)
+    sent = len(robot.wire)
+    driven(guard, clock, steps=150)
+    assert len(robot.wire) == sent
+    assert "could not be told to stop" in guard.seen().reason
+
+
+@pytest.mark.parametrize("mode", ["velocity", "position"])
+def test_an_episode_that_begins_while_the_one_before_still_runs_stops_the_robot_first(mode):
+    robot, guard, clock = guarded(FakeConfig(mode=mode, homes=False, reach=1000.0))
+    target = 1.0 if mode == "velocity" else 900.0
+    guard.begin(0)
+    driven(guard, clock, steps=60, value=target)
+    guard.begin(1)
+    pass_time(guard, clock, 1.0)
+    assert speed(robot, clock) == 0
+    driven(guard, clock, steps=60, value=-target)
+    assert speed(robot, clock) > 0.9
+    assert robot.violations() == {}
+
+
+def test_motion_begins_anew_from_a_measurement_of_after_the_braking():
+    robot, guard, clock = guarded(FakeConfig(mode="position", homes=False, reach=1000.0))
+    past = []
+
+    def late(reading):
+        past.append(reading)
+        return next((old for old in reversed(past) if old.time_s <= clock() - 0.15), past[0])
+
+    robot.spoil = late
+    guard.begin(0)
+    driven(guard, clock, steps=80, value=900.0)
+    guard.rest()
+    pass_time(guard, clock, 0.08)
+    guard.begin(1)
+    driven(guard, clock, steps=40, value=900.0)
+    assert speed(robot, clock) > 0.4
+    assert robot.violations() == {}
+
+
+def test_a_stop_that_takes_its_time_is_waited_for():
+    robot, guard, clock = guarded(FakeConfig(homes=False, reach=1000.0, acceleration=2.0))
+    guard.begin(0)
+    driven(guard, clock, steps=100, value=1.0)
+    real = robot.stop
+
+    def slow():
+        clock.sleep(0.45)
+        real()
+
+    robot.stop = slow
+    guard.rest()
+    clock.sleep(0.08)
+    guard.begin(1)
+    driven(guard, clock, steps=60, value=-1.0)
+    assert speed(robot, clock) > 0.1
+    assert robot.violations() == {}
+
+
+def test_nobody_connects_beneath_a_call_that_may_still_return():
+    robot, guard, clock = guarded()
+    guard.begin(0)
+    driven(guard, clock)
+    real, connections = robot.read, []
+    robot.connect = lambda: connections.append("another")
+
+    def slow():
+        clock.sleep(0.1)
+        aside(guard.supervise)
+        assert not connections
+        return real()
+
+    breaking(robot, clock, 0.15, "stop")
+    robot.read = slow
+    guard.observe()
+    robot.read = real
+    pass_time(guard, clock, 1.0)
+    assert speed(robot, clock) == 0
+
+
+@pytest.mark.parametrize("how", ["reset", "rest"])
+def test_a_connection_that_is_lost_at_rest_comes_back_at_rest(how):
+    robot, guard, clock = guarded()
+    guard.begin(0)
+    driven(guard, clock)
+    if how == "reset":
+        guard.stop("pressed")
+        pass_time(guard, clock, 1.0)
+        guard.reset()
+    breaking(robot, clock, 0.2, "read")
+    guard.observe()
+    assert guard.seen().status is Status.LOST
+    guard.rest()
+    pass_time(guard, clock, 1.0)
+    assert guard.seen().status is Status.IDLE
+    sent = len(robot.wire)
+    driven(guard, clock)
+    assert len(robot.wire) == sent
+
+
+def test_a_stop_for_another_reason_does_not_make_a_frozen_sensor_true():
+    robot, guard, clock = guarded(FakeConfig(mode="position"))
+    guard.begin(0)
+    driven(guard, clock, steps=30, value=1.0)
+    freeze(robot)
+    driven(guard, clock, steps=10, value=1.0)
+    guard.stop("stop button: pressed", Kind.BUTTON)
+    pass_time(guard, clock, 1.0)
+    guard.reset()
+    guard.begin(1)
+    driven(guard, clock, steps=3, value=1.0)
+    assert guard.seen().reason.startswith("frozen sensor: ")
+    assert robot.violations() == {}
+
+
+@pytest.mark.parametrize(("hz", "acceleration"), [(30.0, 1.0), (50.0, 1.0), (500.0, 5.0)])
+def test_an_encoder_that_is_coarse_is_not_frozen(hz, acceleration):
+    robot, guard, clock = guarded(FakeConfig(mode="position", homes=False, control_hz=hz, acceleration=acceleration))
+    step = 2 * math.pi / 4096
+    robot.spoil = lambda reading: reading._replace(position=np.round(reading.position / step) * step)
+    goal = 0.0
+    for episode in range(20):
+        assert guard.begin(episode).status is Status.RUNNING, guard.seen().reason
+        for _ in range(12 + episode if episode else 200):  # at first it is seen how coarse
+            pass_time(guard, clock, 1 / hz)
+            goal += 0.02 / hz
+            guard.command([goal] * 6, guard.observe().reading.time_s, 0, 0.0)
+        guard.rest()
+        pass_time(guard, clock, 2.0)
+
+
+def test_a_hand_that_trembles_below_what_the_motors_follow_stops_nothing():
+    step = 2 * math.pi / 4096
+    robot, guard, clock = guarded(FakeConfig(mode="position", homes=False, control_hz=30.0, acceleration=5.2))
+    real = robot.command
+    robot.command = lambda values: real(np.zeros(6))
+    guard.begin(0)
+    for index in range(900):
+        pass_time(guard, clock, 1 / 30)
+        guard.command([step * (index % 2)] * 6, guard.observe().reading.time_s, 0, 0.0)
+    guard.rest()
+    pass_time(guard, clock, 2.0)
+    assert guard.begin(1).status is Status.RUNNING
+
+
 def test_commands_that_are_always_refused_end_in_a_stop():
     _, guard, clock = guarded(safety=SafetyConfig(novelty_limit=1.0))
     guard.begin(0)

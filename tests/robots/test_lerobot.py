@@ -192,7 +192,12 @@ def test_a_leader_arm_drives_the_follower_through_the_guard_and_the_episode_says
     robot = lerobot_robot("so101_follower", port=port, control_hz=50)
     with pytest.raises(ConfigError, match="without limits nothing moves"):
         RobotEnv(robot)
-    Limits({axis.name: {"low": -50.0, "high": 100.0, **LIMITS} for axis in robot.spec.axes}).hold(robot, SafetyConfig())
+    Limits(
+        {
+            axis.name: {"low": -50.0 if axis.low is None else axis.low, "high": 100.0, **LIMITS}
+            for axis in robot.spec.axes
+        }
+    ).hold(robot, SafetyConfig())
     env = RobotEnv(robot)
     expert = LeRobotExpert("so101_leader", robot.spec.spec(), port=str(leader_port))
     leader_port.write_text('{"goal": {"elbow_flex": 30.0, "gripper": 20.0}}\n')

@@ -1,6 +1,7 @@
 """The guard, the robot and the policy in processes of their own: whoever dies or hangs, the robot is stopped."""
 
 import errno
+import fcntl
 import math
 import os
 import pty
@@ -28,7 +29,7 @@ from understudy.robots.stop_button import StopButton
 from understudy.rollout import Observer, rollout
 
 REST_S = 0.140
-BUTTONS = (signal.SIGUSR1, signal.SIGINT, signal.SIGTSTP, signal.SIGHUP, signal.SIGTERM)
+BUTTONS = (signal.SIGUSR1, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGHUP, signal.SIGTERM)
 OTHERS = (signal.SIGTTOU, signal.SIGTTIN, signal.SIGCONT)
 
 
@@ -159,6 +160,63 @@ def test_a_guard_that_is_killed_while_the_policy_thinks_is_noticed_at_once(robot
     agent = Thinks()
     rollout(env, agent, seed=0, max_steps=100)
     assert agent.report["at_rest"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"), [("", "pressed"), ("x" * 300_000, "x" * 500), ("caf\udce9", "caf?"), ("b\0s", "b s")]
+)
+def test_every_reason_stops_the_robot(env, reason, told):
+    rollout(env, FullSpeed(), seed=0, max_steps=3)
+    env.stop(reason)
+    time.sleep(0.1)
+    with pytest.raises(RobotError):
+        env.reset(seed=0)
+    assert env.stopped == f"stop button: {told}"
+    assert not env.keys
+
+
+class OnePlace(DirectRobot):
+    """A robot whose port one process may hold at a time, and which writes down what it is told."""
+
+    def __init__(self, path):
+        super().__init__(FakeConfig(axes=1, homes=False, reach=1000.0))
+        self.path, self.port = path, None
+        self.clock = time.monotonic
+
+    def connect(self):
+        self.disconnect()
+        port = open(self.path, "w")  # noqa: SIM115
+        try:
+            fcntl.flock(port, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            port.close()
+            raise
+        self.port = port
+
+    def disconnect(self):
+        if self.port is not None:
+            self.port.close()
+            self.port = None
+
+    def stop(self):
+        with open(f"{self.path}.told", "a") as told:
+            told.write(f"{os.getpid()}\n")
+        super().stop()
+
+
+@pytest.mark.parametrize(("how", "by"), [("SIGKILL", "close"), ("SIGKILL", "step"), ("SIGSTOP", "step")])
+def test_a_robot_whose_guard_dies_is_stopped_from_here_though_its_port_takes_one_process(tmp_path, how, by):
+    robot = OnePlace(str(tmp_path / "port"))
+    env = RobotEnv(robot, SafetyConfig(astray_s=1e6, frozen_s=1e6))
+    env.reset(seed=0)
+    os.kill(env.guard_pid, getattr(signal, how))
+    for _ in range(200 * (by == "step")):
+        env.step(np.zeros(1))
+        if env.stopped:
+            break
+    env.close()
+    assert (tmp_path / "port.told").read_text().split()[-1] == str(os.getpid())
+    assert by == "close" or "stopped from here" in env.stopped
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTSTP, signal.SIGHUP, signal.SIGUSR1])

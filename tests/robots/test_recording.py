@@ -13,7 +13,7 @@ from understudy.agent import Driver
 from understudy.dataset import Dataset
 from understudy.dataset.folder import DatasetWarning
 from understudy.episode import FAILURE, SUCCESS, UNKNOWN
-from understudy.errors import ConfigError, ExpertError, RobotError, SpecMismatch
+from understudy.errors import ConfigError, ExpertError, SpecMismatch
 from understudy.robots import FakeConfig, FakeRobot, RobotEnv, RobotSpec
 from understudy.robots.guard import Guard
 from understudy.robots.guard_link import LocalLink
@@ -141,10 +141,73 @@ def test_a_stop_keeps_the_episode_as_partial_and_nothing_moves_before_it_is_take
         assert "stop key" in takes[0].why
         assert len(dataset) == 1
         assert [row.partial for row in dataset.include_partial().rows] == [True, False]
-        operator.steps, operator.answers = [(5, " ")], ["\n", "\n"]
-        with pytest.raises(RobotError, match="is stopped"):
-            record(env, dataset, operator, seed=9)
+        operator.steps, operator.answers = [(5, " ")], ["\n", "\nq"]
+        assert outcomes(record(env, dataset, operator, seed=9)) == ["stopped"]
+        assert any("the robot is stopped" in line for line in operator.lines)
         assert len(dataset) == 1
+
+
+def test_the_operators_word_outweighs_what_the_robot_tells(tmp_path):
+    with fake(tmp_path, steps=[(12, "f")], answers="\n\n") as (env, dataset, operator):
+        real = env.link.observe
+
+        def observe():
+            seen = real()
+            if seen.reading is not None:
+                seen.reading = seen.reading._replace(succeeded=env.ticks in (5, 6, 7))
+            return seen
+
+        env.link.observe = observe
+        (take,) = record(env, dataset, operator, after_success=None)
+        assert take.episode.succeeded.any()
+        assert take.episode.success == FAILURE
+
+
+def test_a_key_on_the_way_home_says_nothing_of_the_episode(tmp_path):
+    with fake(tmp_path, answers=["\n", "s", "\n", "s", "\n"]) as (env, dataset, operator):
+        real, way_home = env.link.command, []
+
+        def command(values, observed_s, driver, novelty):
+            if driver not in (Driver.POLICY, Driver.EXPERT):
+                way_home.append(values)
+                if len(way_home) == 3:
+                    operator.keyboard.pressed += "s"
+            real(values, observed_s, driver, novelty)
+
+        env.link.command = command
+        takes = record(env, dataset, operator, episodes=2, max_steps=150)
+        assert len(way_home) > 3
+        assert [len(take.episode) for take in takes] == [150, 150]
+
+
+class Impatient(Operator):
+    def tell(self, line):
+        if line.startswith("did it"):
+            raise KeyboardInterrupt
+        super().tell(line)
+
+
+def test_ctrl_c_at_the_question_keeps_the_episode_as_partial(tmp_path):
+    with fake(tmp_path) as (env, dataset, _):
+        operator = Impatient(env.link, answers=["\n"])
+        with pytest.warns(DatasetWarning, match="20 steps was recovered"), pytest.raises(KeyboardInterrupt):
+            record(env, dataset, operator)
+        (row,) = dataset.include_partial().rows
+        assert (row.partial, row.length) == (True, 20)
+
+
+def test_ctrl_c_while_the_robot_comes_to_rest_keeps_the_episode_as_partial(tmp_path, monkeypatch):
+    with fake(tmp_path, answers=["\n"]) as (env, dataset, operator):
+        real = env.link.rest
+
+        def interrupted():
+            real()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(env.link, "rest", interrupted)
+        with pytest.warns(DatasetWarning, match="20 steps was recovered"), pytest.raises(KeyboardInterrupt):
+            record(env, dataset, operator)
+        assert len(dataset.include_partial().rows) == 1
 
 
 def test_q_ends_the_recording(tmp_path):

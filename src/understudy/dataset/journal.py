@@ -69,11 +69,13 @@ class Journal(Observer):
     def keep(self) -> None:
         """Saves the recording so far as a partial episode: something went wrong, and what led to it is data, too.
 
+        Also one that came to its end and that somebody interrupted before it was appended.
+
         Raises:
             StorageError: the disk is full or failed.
         """
         self._stop()
-        self._folder.recover_journal(finished_too=False)
+        self._folder.recover_journal(finished_too=True)
 
     def discard(self) -> None:
         """Forgets the recording, for an episode that will not be appended.

@@ -18,6 +18,7 @@ from understudy.robots.guard_messages import Seen, Status
 from understudy.robots.operator_keys import FAILURE_KEY, SUCCESS_KEY
 from understudy.robots.protocol import Mode, Robot
 from understudy.robots.safety import Kind, SafetyConfig
+from understudy.rollout import OPERATOR_SAYS
 from understudy.spec import Channel
 
 _HOMING_S = 30.0
@@ -110,6 +111,7 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         if home is not None and not self.dry_run:
             self._drive_home(home)
         self._require_running()
+        self.keys.clear()  # what was pressed on the way home says nothing of the episode
         self.overruns = self.ticks = 0  # of the episode, not of the way home
         self.worst_lateness_s = 0.0
         self._deadline_s = self._clock()
@@ -146,6 +148,8 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         info = self._info()
         if verdict is not None:
             info["success"] = verdict
+        if said is not None:
+            info[OPERATOR_SAYS] = said
         return reading.observation.copy(), float(bool(verdict)), said is not None, bool(self.stopped), info
 
     def close(self) -> None:

@@ -27,7 +27,8 @@ _LATE_PERIODS = 1.5  # after which a missing command is replaced by braking
 _STANDS_PERIODS = 2.0  # after which a robot that takes positions stands at the last one
 _BURST = 1.5  # commands that may follow one another at once
 _RETRY_S = 0.1
-TELLS_S = 3.0  # for which a stop that did not reach the robot is said again
+TELLS_S = 3.0  # for which a stop that did not reach the robot is said again and again, then
+_TELLS_LATER_S = 1.0  # so often
 _LOCK_S = 0.05
 _WHILE_S = 0.1
 
@@ -76,6 +77,7 @@ class Guard:
         self._resume_s: float | None = -math.inf  # when motion may begin again after a stop
         self._lost_s = self._tried_s = -math.inf
         self._told, self._stopped_s = True, -math.inf  # whether the last stop reached the robot, and when it was
+        self._before = Status.IDLE  # that a connection was lost
         self._drives = -1  # who sent the last command
         self._oldest_s = 0.0
 
@@ -86,10 +88,13 @@ class Guard:
         if self._status is Status.STOPPED:
             return self.seen()
         try:
-            still = self._told and self._resume_s is not None
             if not self._driver.connected:
                 self._driver.connect()
-            home = self._driver.home(seed, still=still)
+            if not self._told or (self._status is Status.RUNNING and self._resume_s is None):
+                self._halt()  # it may move
+            if not self._told:
+                raise RobotLost("the robot could not be told to stop")
+            home = self._driver.home(seed)
             now_s = self._clock()
             reading = self._driver.read()
             with self._lock:
@@ -99,6 +104,8 @@ class Guard:
                 self._halt()  # pressed while the driver was at work, and perhaps not connected yet
         except RobotLost as error:
             self._lose(error)
+            with self._lock:
+                self._before = Status.RUNNING  # what was asked for, once it is back
             return self.seen()
         except RobotError as error:
             self.stop(str(error))
@@ -131,6 +138,8 @@ class Guard:
 
     def rest(self) -> Seen:
         """Nobody drives any more: to rest, and no motion before the next `begin`."""
+        with self._lock:
+            self._before = Status.IDLE
         if self._turn(Status.RUNNING, Status.IDLE):
             self._pending = None
             self._halt()
@@ -154,7 +163,7 @@ class Guard:
         """Takes back the latched stop. Nothing moves before the next `begin`."""
         if self._status is Status.STOPPED:
             self._status, self._reason = Status.IDLE, ""
-            self.gate.forget()
+            self.gate.believe()
         return self.seen()
 
     def close(self) -> None:
@@ -183,16 +192,17 @@ class Guard:
             if now_s - self._tried_s >= _RETRY_S:
                 self._retry(now_s)
             return self._tried_s + _RETRY_S
+        due_s = self._tell_again(now_s)
         if self._status is not Status.RUNNING:
-            return self._tell_again(now_s)
-        due_s = self._flush()
+            return due_s
+        due_s = min(due_s, self._flush())
         if self._resume_s is not None or self._emitted_s == -math.inf:
             return due_s
         silent_at_s = self._heard_s + self._timeout_s
         if now_s >= silent_at_s:
             self.gate.counts[Kind.SILENCE] += 1
             self._halt()
-            return due_s
+            return min(due_s, self._tell_again(now_s))
         if now_s >= self._brake_s and self._reading is not None:
             self._brake(self._reading, now_s)
         return min(due_s, silent_at_s, self._brake_s)
@@ -217,12 +227,18 @@ class Guard:
         return self._timeout_s / 3
 
     def _tell_again(self, now_s: float) -> float:
-        """A stop that did not reach the robot is said again, for some seconds."""
-        if self._told or now_s - self._stopped_s > TELLS_S:
+        """A stop that did not reach the robot is said again, until it does; when the next time is."""
+        if self._told:
             return math.inf
-        if now_s - self._tried_s >= _RETRY_S:
+        since_s = now_s - self._stopped_s
+        if self._status is Status.RUNNING and since_s > self._config.reconnect_s:
+            self.stop(f"{Kind.CONNECTION}: the robot could not be told to stop", Kind.CONNECTION)
+        every_s = _RETRY_S if since_s <= TELLS_S else _TELLS_LATER_S
+        if now_s - self._tried_s >= every_s:
+            self._tried_s = now_s
             self._told = self._tell()
-        return math.inf if self._told else self._tried_s + _RETRY_S
+            self._resume_s = self._clock() + self._settle_s
+        return math.inf if self._told else self._tried_s + every_s
 
     # ---- inside ----------------------------------------
 
@@ -239,7 +255,7 @@ class Guard:
         if reading is None:
             return math.inf
         if self._resume_s is not None:
-            if now_s < self._resume_s:
+            if not self._told or now_s < self._resume_s:
                 return math.inf  # still braking
             if reading.time_s < self._resume_s:
                 self._refuse(Kind.STALE_OBSERVATION, now_s)  # not seen since
@@ -293,6 +309,7 @@ class Guard:
         try:
             with self._lock:
                 if self._status is not Status.RUNNING:
+                    self.gate.unsent()
                     return  # stopped by another thread since
                 if not self._dry_run:
                     self._driver.command(wire)
@@ -315,7 +332,7 @@ class Guard:
         self._resume_s = max(now_s, settled_s)
         if self.gate.admit(reading, self._clock()) is None:
             self._reading = reading
-            if now_s >= settled_s:  # else it still brakes
+            if self._told and reading.time_s >= settled_s:  # else it still braked
                 self._arm()
         self._status = Status.RUNNING
 
@@ -335,19 +352,21 @@ class Guard:
         if self._reading is not None:
             moves = np.array([mode is Mode.VELOCITY for mode in self._modes])
             self._executed = np.where(moves, 0.0, self._executed)
+        self._told = False  # while it is being told, which may take a while
         self._told = self._dry_run or self._tell()
+        self._resume_s = self._clock() + self._settle_s
 
     def _tell(self) -> bool:
         """Whether the robot could be told to stop; one that nobody has ever connected to needs not be."""
-        if not self._driver.connected and self._status is Status.IDLE:
+        if self._driver.opened == 0 and self._status is Status.IDLE:
             return True
         if self._driver.connected:
             with contextlib.suppress(RobotError):
                 self._driver.stop()
                 return True
+        if self._driver.is_taken:
+            return False  # by another thread, which tells it when it is done
         self._tried_s = self._clock()
-        if self._driver.is_connecting:
-            return False  # another thread connects, and sees the stop when it is done
         with contextlib.suppress(RobotError):
             self._driver.connect()
             self._driver.stop()
@@ -358,6 +377,8 @@ class Guard:
         if self._status is Status.STOPPED:
             return
         self.gate.counts[Kind.CONNECTION] += 1
+        if self._status is not Status.LOST:
+            self._before = self._status
         opened = self._driver.opened
         self._halt()
         if self._driver.opened == opened:  # else a new connection brought the stop, and it may be slow to open another
@@ -372,6 +393,8 @@ class Guard:
             if not self._driver.connected:
                 self._driver.connect()
             self._halt()  # nobody knows what it did meanwhile
+            if not self._told:
+                raise RobotLost("the robot could not be told to stop")
             reading = self._driver.read()
             self.gate.admit(reading, self._clock())
         except RobotLost as error:
@@ -382,7 +405,7 @@ class Guard:
         except RobotError as error:
             self.stop(str(error))
         else:
-            self._turn(Status.LOST, Status.RUNNING)
+            self._turn(Status.LOST, self._before)
 
     @property
     def _is_stopped(self) -> bool:

@@ -23,7 +23,9 @@ from understudy.robots.wire import LARGEST, SOCKET_TYPE, Message
 
 _START_S = 60.0
 _ANSWER_S = 0.8  # without an answer or a sign of life from the guard, after which it is taken to hang
-_RESCUE_S = CONNECT_S + CALL_S
+_RESCUE_S = CONNECT_S + 2 * CALL_S
+_AGAIN_S = 0.05
+_LONGEST_REASON = 500  # characters
 _CLOSE_S = TELLS_S + CALL_S  # the same of a guard that is told to close
 
 
@@ -159,8 +161,9 @@ class GuardLink:
         return self._request(Message(Ask.RESET))
 
     def press(self, reason: str) -> None:
+        said = reason.replace("\0", " ")[:_LONGEST_REASON] or "pressed"  # nothing at all would be an end
         with contextlib.suppress(OSError):
-            self._button.send(reason.encode())
+            self._button.send(said.encode(errors="replace"))
 
     def close(self) -> None:
         if self._closing:
@@ -168,8 +171,9 @@ class GuardLink:
         self._closing = True
         self._send(Message(Ask.CLOSE))
         self._wait_for_its_end()
-        if self._process.is_alive():  # it hangs, and may hold a robot that moves
+        if not self._dead and self._process.exitcode != 0:  # it hangs or has died, and the robot may move
             self._process.kill()
+            self._process.join()
             self._stop_from_here()
         self._process.join()
         self._hang_up()
@@ -237,6 +241,7 @@ class GuardLink:
             if self._dead or self._closing:
                 return
             self._process.kill()  # one that hangs may still hold the wire
+            self._process.join(CALL_S)
             told = self._stop_from_here()
             how = "the robot was stopped from here" if told else "the robot could not be reached: use its own stop"
             self._dead = f"{reason}; {how}"
@@ -251,8 +256,13 @@ class GuardLink:
         return bool(told)
 
     def _stop_it(self, told: list[str]) -> None:
-        with contextlib.suppress(Exception):  # whatever a driver raises, there is nothing else to try
-            self._robot.connect()
-            self._robot.stop()
-            told.append("stopped")
-            self._robot.disconnect()
+        until_s = time.monotonic() + CALL_S
+        while not told:
+            with contextlib.suppress(Exception):  # whatever a driver raises, there is nothing else to try
+                self._robot.connect()
+                self._robot.stop()
+                told.append("stopped")
+                self._robot.disconnect()
+            if time.monotonic() > until_s:
+                return
+            time.sleep(_AGAIN_S)

@@ -19,6 +19,7 @@ from understudy.robots.stop_button import StopButton
 from understudy.robots.wire import LARGEST, Message
 
 _PULSE_S = 0.2
+_LOOKS_S = 1.0  # at the latest, after a stop by another thread
 
 
 def serve_guard(
@@ -68,7 +69,7 @@ def _serve(guard: Guard, wire: socket.socket, stopper: StopButton) -> None:
         selector.register(wake, selectors.EVENT_READ)
         due_s = math.inf
         while not stopper.ended:
-            wait_s = None if due_s == math.inf else max(0.0, due_s - time.monotonic())
+            wait_s = min(_LOOKS_S, max(0.0, due_s - time.monotonic()))
             for key, _ in selector.select(wait_s):
                 if key.fileobj is wake:
                     wake.recv(64)

@@ -126,6 +126,7 @@ class RobotSpec:
                     raise ConfigError(f"{key!r} is no limit of the axis {name}; accepted: {', '.join(accepted)}")
                 if isinstance(value, bool) or not isinstance(value, int | float):
                     raise ConfigError(f"{key} of the axis {name} is {value!r}; it is a number")
+                _require_tighter(known[name], key, float(value))
             given: dict[str, Any] = {key: float(value) for key, value in values.items()}
             known[name] = replace(known[name], **given)
         return replace(self, axes=tuple(known.values()))
@@ -189,6 +190,15 @@ class Robot(Protocol):
 
     def disconnect(self) -> None:
         """Closes the connection. Never raises, and moves nothing."""
+
+
+def _require_tighter(axis: Axis, key: str, value: float) -> None:
+    stated = getattr(axis, key)
+    if stated is not None and (value < stated if key == "low" else value > stated):
+        raise ConfigError(
+            f"{key} of the axis {axis.name} is {value:g}, and its driver states {stated:g}; a limit may be made "
+            "tighter, not wider"
+        )
 
 
 def _require_sense(axis: Axis) -> None:

@@ -18,6 +18,7 @@ from understudy.dataset.store import Dataset
 from understudy.episode import UNKNOWN, Episode
 from understudy.errors import UnderstudyError, require_within
 from understudy.robots.env import RobotEnv
+from understudy.robots.guard_messages import Status
 from understudy.robots.operator_keys import (
     BEGIN_KEY,
     DISCARD_KEY,
@@ -180,8 +181,12 @@ class _Session:
             self._tell(f"at rest; {goes_on}, u takes the last one back, r takes back a stop, q ends")
         until_s = self._clock() + seconds
         while not self.over and self._clock() < until_s:
-            for key in self._env.link.observe().keys:
-                if key == BEGIN_KEY:
+            seen = self._env.link.observe()
+            stopped = seen.reason if seen.status is Status.STOPPED and self._env.link.is_alive and left > 0 else ""
+            for key in seen.keys:
+                if key == BEGIN_KEY and stopped:
+                    self._tell(f"the robot is stopped ({stopped}); see to the cause, then r takes it back")
+                elif key == BEGIN_KEY:
                     return
                 if key == QUIT_KEY:
                     self.over = True
@@ -190,6 +195,7 @@ class _Session:
                     yield from self._undo()
                 if key == RESET_KEY:
                     self._env.reset_stop()
+                    stopped = ""
                     self._tell("nothing holds the robot any more; look around before you press Enter")
             self._sleep(POLL_S)
 

@@ -22,7 +22,7 @@ v - A dt. A step limit is a velocity (an acceleration, where velocities are comm
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -70,8 +70,8 @@ class SafetyConfig:
             nothing moves on its account.
         ramp_s: over which the velocity limit rises from 0 at the first command, after every pause, and after every
             change of who drives.
-        frozen_s: how long an axis may be told to move at full speed (or longer at less) while not one bit of its
-            measured position changes.
+        frozen_s: how far an axis may be led, as seconds at full speed, while not one bit of its measured position
+            changes.
         astray_s: how far an axis may be from where its commands should have brought it, as seconds at full speed; where
             velocities are commanded, a difference is forgotten within a second.
         patience_s: of refusing every command, after which the robot is stopped for good.
@@ -147,13 +147,23 @@ class _Limits:
                 self.stepping, self.top = axis.step / period_s < self.top, min(self.top, axis.step / period_s)
         half = self.top if self.moves else max((self.high - self.low) / 2, abs(self.low), abs(self.high))
         self.absurd = _ABSURD_COMMAND * half
-        self.frozen = config.frozen_s * self.top  # path of commands after which a still sensor is frozen
-        jolt = min(self.brake * period_s, self.top) * period_s  # how far one command may lead from rest
-        self.unseen = math.inf if math.isinf(self.frozen) else jolt / 2  # the same, where motion begins anew
+        self.jolt = min(self.brake * period_s, self.top) * period_s  # how far one command may lead from rest
+        self.frozen = config.frozen_s * self.top  # led so far, a sensor that has not changed is frozen
         self.astray = config.astray_s * self.top  # from where the commands should have brought it
+        self.lasts = (2 if self.moves else 1) * period_s  # of a velocity, before braking can begin
         self.p = self.v = self.want = 0.0  # position and velocity last sent, and position last asked for
-        self.seen, self.still = math.nan, 0.0  # position last measured, and path commanded since it changed
+        self.seen = math.nan  # position last measured
+        self.led = self.furthest = 0.0  # how far commands have led since that changed, and at most
+        self.tick = 0.0  # smallest change of it so far
         self.error = 0.0  # of where it is, against its commands
+        self.least = self.most = 0.0  # where it may be by now
+        # Velocities last sent, as many as there can be within the age of a measurement; at once may follow two.
+        self.sent: deque[float] = deque([0.0], math.ceil(config.stale_s / period_s) + 3)
+
+    @property
+    def unseen(self) -> float:
+        """How far it may have been led from rest without its sensor showing it: little, or not finely enough."""
+        return math.inf if math.isinf(self.frozen) else max(self.jolt / 2, 2 * self.tick)
 
 
 class SafetyGate:
@@ -184,6 +194,7 @@ class SafetyGate:
         self._ramped_s = 0.0
         self._read_s = -math.inf
         self._begun = False  # whether anything may move
+        self._doubts = False  # whether a sensor was called frozen since a person has looked
         self.counts: Counter[Kind] = Counter()
 
     # ---- readings ----------------------------------------
@@ -213,7 +224,7 @@ class SafetyGate:
         if not -self._config.stale_s <= age_s <= self._config.stale_s or reading.time_s < self._read_s:
             self.counts[Kind.STALE_OBSERVATION] += 1
             return Kind.STALE_OBSERVATION
-        elapsed_s = min(reading.time_s - self._read_s, self._config.stale_s)
+        elapsed_s = reading.time_s - self._read_s if math.isfinite(self._read_s) else 0.0
         self._read_s = reading.time_s
         fading = math.exp(-elapsed_s)
         for axis, value in zip(self._axes, reading.position.tolist(), strict=True):
@@ -228,8 +239,9 @@ class SafetyGate:
         else:
             axis.error = value - axis.p
         if value != axis.seen:
-            axis.seen, axis.still = value, 0.0
-        elif axis.still > axis.frozen:
+            axis.seen, axis.led, axis.furthest = value, 0.0, 0.0
+            axis.tick = min(axis.tick or math.inf, abs(moved))
+        elif axis.furthest > axis.frozen:
             raise self.stopping(Kind.FROZEN, f"{axis.name} is told to move, and its sensor does not change")
         if abs(axis.error) > axis.astray and self._begun:
             raise self.stopping(Kind.ASTRAY, f"{axis.name} is {axis.error:.3g} from where its commands lead")
@@ -245,22 +257,26 @@ class SafetyGate:
                 move.
         """
         for axis, p in zip(self._axes, position, strict=True):
-            slack = (_RESTS_OUTSIDE if axis.moves else _ROUNDED) * (axis.high - axis.low)
+            span = axis.high - axis.low
+            slack = _RESTS_OUTSIDE * span if axis.moves else min(_ROUNDED * span, axis.jolt)
             if not axis.low - slack <= p <= axis.high + slack:
                 raise self.stopping(
                     Kind.POSITION,
                     f"{axis.name} is at {p:.4g}, outside of its range {axis.low:g} to {axis.high:g}; bring it back by "
                     "hand",
                 )
-            if not axis.moves and axis.still > axis.unseen:
+            if not axis.moves and abs(axis.led) > axis.unseen:
                 raise self.stopping(
-                    Kind.FROZEN, f"{axis.name} was told to move before it was stopped, and its sensor has not changed"
+                    Kind.FROZEN,
+                    f"{axis.name} was led away, and its sensor has not changed; move it by hand to see if it does",
                 )
         if self._outside(position) > 0:
             raise self.stopping(Kind.WORKSPACE, "the hand is outside of its workspace; bring it back by hand")
         for axis, p in zip(self._axes, position, strict=True):
             axis.p = axis.want = p if axis.moves else min(max(p, axis.low), axis.high)
             axis.v = axis.error = 0.0
+            axis.sent.clear()
+            axis.sent.append(0.0)
         self._begun = True
         self.ramp()
 
@@ -279,12 +295,14 @@ class SafetyGate:
     def unsent(self) -> None:
         """The last command did not reach the robot, so no sensor has to show it."""
         for axis in self._axes:
-            axis.still -= abs(axis.v) * self._period_s
+            axis.led -= axis.v * self._period_s
 
-    def forget(self) -> None:
-        """A person has looked after the robot: what its sensors did before counts no more."""
-        for axis in self._axes:
-            axis.seen, axis.still = math.nan, 0.0
+    def believe(self) -> None:
+        """A person has looked after the robot: sensors that were called frozen are believed again."""
+        if self._doubts:
+            for axis in self._axes:
+                axis.led = axis.furthest = 0.0
+        self._doubts = False
 
     def ramp(self) -> None:
         """Begins a new ramp from the motion that there is: somebody else drives now."""
@@ -342,8 +360,13 @@ class SafetyGate:
         kinds: set[Kind] = set()
         speeds: list[float] = []
         for index, axis in enumerate(self._axes):
-            if axis.moves:  # it will have gone on for as long as the measurement is old
-                axis.p = measured[index] + axis.v * min(max(ahead_s, 0.0), 1.0)
+            if axis.moves:  # it has gone on for as long as the measurement is old, with what was sent since
+                since_s = min(max(ahead_s, 0.0), 1.0)
+                recent = [*axis.sent][-math.ceil(since_s / dt) - 2 :]
+                axis.least, axis.most = (measured[index] + v * since_s for v in (min(recent), max(recent)))
+                axis.p = (axis.least + axis.most) / 2
+            else:
+                axis.least = axis.most = axis.p
             value = None if asked is None else asked[index]
             speeds.append(self._speed(axis, value, share, kinds))
         if self._config.workspace is not None and self._leaves(speeds):
@@ -351,8 +374,10 @@ class SafetyGate:
             speeds = [self._speed(axis, None, share, set()) for axis in self._axes]
         values = []
         for index, (axis, w) in enumerate(zip(self._axes, speeds, strict=True)):
-            axis.still += abs(w) * dt
+            axis.led += w * dt
+            axis.furthest = max(axis.furthest, abs(axis.led))
             axis.v = w
+            axis.sent.append(w)
             if axis.moves:
                 values.append(w)
                 continue
@@ -393,9 +418,8 @@ class SafetyGate:
             elif share < 1:
                 kinds.add(Kind.RAMP)
             w = top if w > 0 else -top
-        lasts = 2 * dt if axis.moves else dt
-        up = _stoppable(axis.high - axis.p, brake, lasts)
-        down = -_stoppable(axis.p - axis.low, brake, lasts)
+        up = _stoppable(axis.high - axis.most, brake, axis.lasts)
+        down = -_stoppable(axis.least - axis.low, brake, axis.lasts)
         if not down - slack <= w <= up + slack:
             kinds.add(Kind.POSITION)
         w = min(max(w, down), up)
@@ -408,8 +432,7 @@ class SafetyGate:
 
     def _leaves(self, speeds: Sequence[float]) -> bool:
         """Whether the hand, braking at once after this command, would come to rest outside, and further than now."""
-        dt = self._period_s
-        after = [a.p + w * dt + w * abs(w) / (2 * a.brake) for a, w in zip(self._axes, speeds, strict=True)]
+        after = [a.p + w * a.lasts + w * abs(w) / (2 * a.brake) for a, w in zip(self._axes, speeds, strict=True)]
         braking = [a.p + a.v * abs(a.v) / (2 * a.brake) for a in self._axes]
         outside = self._outside(after)
         return outside > 0 and outside >= self._outside(braking)
@@ -427,6 +450,7 @@ class SafetyGate:
     def stopping(self, kind: Kind, reason: str) -> RobotError:
         """Counts a stop, and gives the error that says why."""
         self.counts[kind] += 1
+        self._doubts |= kind is Kind.FROZEN
         return RobotError(f"{kind}: {reason}")
 
     def _stop(self, kind: Kind, reason: str) -> Decision:

@@ -47,7 +47,8 @@ class StopButton:
                 # Somebody else may read the key first, and then nothing must wait for the next one.
                 self._terminal = os.open(keyboard, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
         self._own, self._signals = socket.socketpair(socket.AF_UNIX, SOCKET_TYPE)
-        for number in (signal.SIGUSR1, signal.SIGINT, signal.SIGTSTP, signal.SIGHUP, signal.SIGTERM):
+        stopping = (signal.SIGUSR1, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGHUP, signal.SIGTERM)
+        for number in stopping:
             signal.signal(number, self._signalled)
         signal.signal(signal.SIGCONT, self._continued)
         for number in (signal.SIGTTOU, signal.SIGTTIN):  # a guard that asks for the terminal is not to be halted for it

@@ -14,7 +14,7 @@ from understudy.errors import RobotError, RobotLost
 from understudy.robots.protocol import Reading, Robot
 
 CALL_S = 1.0  # a call that takes longer hangs
-HOME_S = 2.0  # the same of `home` while nothing moves
+HOME_S = 2.0  # the same of `home`, while nothing moves
 CONNECT_S = 5.0  # the same of `connect`: a bus of motors takes 1 to 3 s
 
 
@@ -49,9 +49,10 @@ class WatchedDriver:
         return self.busy_s > self._limit_s
 
     @property
-    def is_connecting(self) -> bool:
-        """Whether a connection is being opened."""
-        return self._opening.locked()
+    def is_taken(self) -> bool:
+        """Whether another thread has a call under way that may still return: nobody connects beneath it."""
+        calls = threading.get_ident() != self._owner and self._since_s is not None
+        return self._opening.locked() or (calls and not self.hangs)
 
     def connect(self) -> None:
         with self._opening, self._call(CONNECT_S):
@@ -67,9 +68,9 @@ class WatchedDriver:
         with self._call():
             self._robot.command(values)
 
-    def home(self, seed: int, *, still: bool) -> NDArray[np.float64] | None:
+    def home(self, seed: int) -> NDArray[np.float64] | None:
         """Where the episode of this seed begins; a robot that is at rest may take longer to say so."""
-        with self._call(HOME_S if still else CALL_S):
+        with self._call(HOME_S):
             return self._robot.home(seed)
 
     def stop(self) -> None:
