@@ -22,6 +22,16 @@ ANSWERS = (None, True, False)
 EVERY = [Situation(*answers) for answers in itertools.product(ANSWERS, ANSWERS, ANSWERS)]
 
 
+def test_a_gate_that_learns_from_verdicts_is_not_advised_where_there_are_none(usual):
+    unjudged = replace(usual, successes=0, unjudged=30)
+    assert advise(unjudged, Situation(expert=True)).gate == "safe"
+
+
+def test_data_without_names_are_cloned_with_those_of_the_world(usual):
+    (clone, _) = advise(replace(usual, env_id=""), Situation(), "test/Point-v0").commands
+    assert "--env test/Point-v0" in clone
+
+
 @pytest.mark.parametrize(
     ("situation", "method", "gate"),
     [

@@ -61,6 +61,19 @@ def test_columns_that_do_not_fit_are_refused(columns):
         Episode(**columns)
 
 
+@pytest.mark.parametrize(
+    "columns", [{"seed": -5}, {"seed": 5.0}, {"seed": 2**63}, {"driver": np.full(4, 7)}, {"driver": np.full(4, 256)}]
+)
+def test_a_seed_or_a_driver_that_is_none_is_refused(columns):
+    with pytest.raises(DataError, match=next(iter(columns))):
+        episode(**columns)
+
+
+def test_what_numpy_calls_a_number_is_a_plain_one():
+    made = episode(seed=np.int64(3), success=np.int8(1), partial=np.bool_(True), truncated=1)
+    assert [type(value) for value in (made.seed, made.success, made.partial, made.truncated)] == [int, int, bool, bool]
+
+
 def test_an_episode_travels_between_processes():
     sent = episode(seed=3, initial_state={"qpos": np.arange(3.0)}, success=SUCCESS)
     received = pickle.loads(pickle.dumps(sent))

@@ -29,9 +29,10 @@ from understudy.errors import ConfigError, UnderstudyError
 from understudy.evaluate import Evaluation, Trial, compare
 from understudy.inference import FeedForwardConfig
 from understudy.policies import Ensemble, FeedForward, Policy
-from understudy.recipe import TrainConfig
+from understudy.recipe import DAggerConfig, TrainConfig
 from understudy.report import Clip, Report, StudyPoint, map_failures, write_report, write_run_report
 from understudy.report.charts import interval_bar, loss_chart, start_chart, study_chart
+from understudy.report.commands import training_command
 from understudy.report.failures import Leaving
 from understudy.report.markup import element
 from understudy.report.page import render
@@ -492,6 +493,18 @@ def test_the_command_line_reads_the_printed_training_as_it_was(
             "resume": False,
         }
     ]
+
+
+@pytest.mark.parametrize("hidden", [(128, 128), (256, 256)])
+def test_the_printed_rounds_name_the_network_that_is_not_the_default_of_rounds(
+    tmp_path: Path, hidden: tuple[int, ...]
+) -> None:
+    shape = FeedForwardConfig(hidden=hidden)
+    config = config_of(FeedForward(SPEC, shape), RECIPE, env="World-v0")
+    rounds = {"command": "dagger", "gate": {"name": "dagger"}, "dagger": asdict(DAggerConfig())}
+    command = str(training_command(tmp_path, {**config, **rounds}))
+    assert ("--hidden 256 256" in command) == (hidden == (256, 256))
+    assert "--hidden 128" not in command
 
 
 def test_the_printed_training_is_tried_with_every_option_away_from_its_default() -> None:

@@ -70,14 +70,15 @@ def advise(diagnosis: Diagnosis, situation: Situation, env: str | None = None) -
     data, world = shlex.quote(diagnosis.path), shlex.quote(env or diagnosis.env_id or "ID")
     reasons = list(_facts(diagnosis))
     if situation.expert:
-        gate, why = _gate(situation)
+        gate, why = _gate(situation, judged=diagnosis.successes + diagnosis.failures > 0)
         reasons += [
             "an expert can be asked on the states that the policy itself visits, which demonstrations lack",
             why,
         ]
         command = f"understudy dagger --env {world} --data {data} --expert EXPERT --gate {gate} --out runs/{gate}"
         return Advice("dagger", gate, (20, 50), tuple(reasons), (command,))
-    clone = f"understudy train bc --data {data} --out runs/bc"
+    named = "" if diagnosis.env_id or not env else f" --env {world}"  # for names, units and limits
+    clone = f"understudy train bc --data {data}{named} --out runs/bc"
     measure = f"understudy evaluate runs/bc --env {world}"
     if situation.reward and not situation.robot:
         reasons += [
@@ -118,9 +119,11 @@ def _facts(diagnosis: Diagnosis) -> list[str]:
     return facts
 
 
-def _gate(situation: Situation) -> tuple[str, str]:
+def _gate(situation: Situation, *, judged: bool) -> tuple[str, str]:
     if situation.robot:
         return "hg", "on a robot the person takes over when it matters: hg leaves the decision and the safety to them"
+    if situation.robot is None and not judged:
+        return "safe", "no episode says whether it succeeded, which thrifty learns from: safe needs no verdicts"
     if situation.robot is None:
         return "thrifty", "unknown whether a person must be there: thrifty asks as seldom as a budget says"
     return "safe", (

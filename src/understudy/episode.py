@@ -38,7 +38,7 @@ class Episode:
         initial_state: arrays that put a simulator back to the start, where the start was not drawn from the seed.
 
     Raises:
-        DataError: columns of different lengths, or of the wrong shape.
+        DataError: columns of different lengths, or of the wrong shape; a verdict, a seed or a driver that is none.
     """
 
     observations: NDArray[np.float32]
@@ -73,7 +73,10 @@ class Episode:
         }
         for name, dtype in COLUMNS.items():
             value = getattr(self, name)
-            column = np.array(defaults[name] if value is None else value, dtype)
+            given = defaults[name] if value is None else value
+            if name == "driver" and not np.isin(given, [*Driver]).all():
+                raise DataError("driver holds something else than 0 (the policy) and 1 (the expert)")
+            column = np.array(given, dtype)
             wanted = (steps, size) if name in _ACTION_COLUMNS else (steps,)
             if name == "observations":
                 if column.ndim != 2 or len(column) != steps + 1 or column.shape[1] == 0:
@@ -86,6 +89,16 @@ class Episode:
             object.__setattr__(self, name, column)
         if self.success not in (SUCCESS, FAILURE, UNKNOWN):
             raise DataError(f"success must be 1, 0 or -1 (unknown); got {self.success!r}")
+        if not isinstance(self.seed, int | np.integer) or not -1 <= self.seed < 2**63:
+            raise DataError(f"seed must be a whole number from 0 to 2^63 - 1, or -1 (unknown); got {self.seed!r}")
+        for name, kind in (
+            ("success", int),
+            ("seed", int),
+            ("terminated", bool),
+            ("truncated", bool),
+            ("partial", bool),
+        ):
+            object.__setattr__(self, name, kind(getattr(self, name)))
         state = {key: np.array(value) for key, value in self.initial_state.items()}
         object.__setattr__(self, "initial_state", MappingProxyType(state))
 

@@ -8,8 +8,10 @@ from dataset.arms import SPEC, PacedWorld, Wanderer, human_episode
 from understudy.agent import Demonstrator
 from understudy.dataset import Dataset, DatasetWarning, record
 from understudy.dataset.index import add_body, file_name
+from understudy.dataset.journal import Journal
 from understudy.episode import COLUMNS
 from understudy.errors import ConfigError, DataError, DatasetLocked, SpecMismatch, UnderstudyError
+from understudy.rollout import rollout
 from understudy.spec import Channel, Spec, spec_of
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
@@ -132,6 +134,48 @@ def test_append_refuses_an_initial_state_that_is_no_numbers(tmp_path):
         with pytest.raises(UnderstudyError):
             dataset.append(replace(episode, initial_state=state))
     dataset.close()
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {f"body{number}": np.zeros(3) for number in range(60)},
+        {"grid": np.zeros(17_000_000, np.uint8)},
+        {"deep": np.zeros((1,) * 9)},
+    ],
+)
+def test_append_refuses_what_no_reader_would_take(tmp_path, state):
+    (episode,) = episodes(1)
+    with Dataset.create(tmp_path / "new", SPEC) as dataset:
+        dataset.append(episode)
+        with pytest.raises(DataError, match=r"at most .* are saved in one episode"):
+            dataset.append(replace(episode, initial_state=state))
+    assert len(list(Dataset.open(tmp_path / "new"))) == 1
+
+
+def test_an_entry_that_no_reader_would_take_is_never_written(tmp_path, monkeypatch):
+    with Dataset.create(tmp_path / "new", SPEC) as dataset:
+        one, two = episodes(2)
+        dataset.append(one)
+        object.__setattr__(two, "seed", -5)
+        with pytest.raises(UnderstudyError, match="does not describe an episode"):
+            dataset.append(two)
+    again = Dataset.open(tmp_path / "new")
+    assert [row.id for row in again.rows] == [0]
+    assert sorted(path.name for path in (again.path / "episodes").iterdir()) == ["000000.npz"]
+
+
+def test_undo_does_not_take_back_what_it_has_only_just_recovered(tmp_path):
+    world = PacedWorld()
+    with Dataset.create(tmp_path / "new", world) as dataset:
+        list(record(world, Demonstrator(Wanderer()), dataset, seeds=[0, 1], max_steps=5))
+        rollout(world, Demonstrator(Wanderer()), seed=7, max_steps=5, observers=[Journal(dataset, seed=7)])
+        # and its process dies before the episode is appended
+    with Dataset.open(tmp_path / "new") as dataset:
+        with pytest.warns(DatasetWarning, match="recovered"), pytest.raises(DataError, match="nothing was taken back"):
+            dataset.undo()
+        assert [row.partial for row in dataset.include_partial().rows] == [False, False, True]
+        assert dataset.undo() == "took back the add of episode 2"
 
 
 def test_split_is_by_episode_deterministic_and_complete(tmp_path):

@@ -383,6 +383,17 @@ def _(episodes):
     return spoil(episodes, lambda e: replace(e, labels=-e.labels))
 
 
+@variant("contradictory-labels", "labels of one small channel that are not what the expert did")
+def _(episodes):
+    small = np.where(np.arange(episodes[0].actions.shape[1]) == 1, 0.01, 1.0)
+
+    def shrunk(e, sign=1.0):
+        labels = e.labels * np.where(small < 1, sign * small, 1.0)
+        return replace(e, actions=e.actions * small, asked_actions=e.asked_actions * small, labels=labels)
+
+    return [shrunk(e, -1.0 if index == ODD else 1.0) for index, e in enumerate(episodes)]
+
+
 # --- missing-final-observation
 @variant("missing-final-observation", "in all episodes")
 def _(episodes):

@@ -318,6 +318,13 @@ def test_a_minari_folder_keeps_rewards_endings_success_and_seeds(tmp_path, kind)
     assert Dataset.open(tmp_path / "out").fingerprint == dataset.fingerprint
 
 
+def test_a_minari_folder_whose_spaces_have_no_limits_is_read(tmp_path):
+    spaces = {**box(11), "low": [-np.inf] * 11, "high": [np.inf] * 11}
+    path = write_minari(tmp_path / "door" / "human-v2", minari_episodes(2), spaces)
+    assert "-Infinity" in (path / "metadata.json").read_text()
+    assert len(import_dataset(path, tmp_path / "out")) == 2
+
+
 def test_minari_downloads_what_is_named_and_no_more(tmp_path, monkeypatch):
     folder = write_minari(tmp_path / "cache" / "door" / "human-v2", minari_episodes(2))
     asked = []

@@ -141,3 +141,5 @@ def test_an_interrupted_recording_stays_out_of_a_join(first, tmp_path):
     joined = first.joined(Dataset.open(tmp_path / "partial"))
     assert [row.seed for row in joined.rows] == [0, 1, 2, 8]
     assert [row.seed for row in joined.include_partial().rows] == [0, 1, 2, 8]
+    asked_for = first.joined(Dataset.open(tmp_path / "partial").include_partial())
+    assert [row.seed for row in asked_for.rows] == [0, 1, 2, 7, 8]

@@ -149,6 +149,14 @@ def test_no_start_is_one_of_an_evaluation(tmp_path):
     assert all(row.seed < EVALUATION_SEED for row in last.dataset.rows)
 
 
+def test_no_round_begins_where_a_demonstration_did(tmp_path):
+    early, late = demonstrations(tmp_path / "early", 3), demonstrations(tmp_path / "late", 1, first=EVALUATION_SEED - 1)
+    last = list(told(early.joined(late)))[-1]
+    seeds = [row.seed for row in last.dataset.rows]
+    assert seeds[4:7] == [3, 4, 5]
+    assert len(set(seeds)) == len(seeds)
+
+
 def test_progress_is_measured_alone_on_starts_that_serve_no_evaluation(demos):
     expert, labels = PointExpert(), 0
     for one in told(demos, config=replace(TWO, progress_starts=4), expert=expert):

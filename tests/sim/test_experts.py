@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from understudy.agent import Demonstrator
+from understudy.cli.arguments import found_expert
 from understudy.errors import ConfigError, ExpertError, SpecMismatch
 from understudy.rollout import rollout
 from understudy.sim.experts import MLPExpert, PolicyExpert, expert_fingerprint, expert_for
@@ -214,3 +215,13 @@ def test_a_fingerprint_follows_the_files_of_an_expert_and_a_script_has_none(tmp_
     before = expert_fingerprint(str(tmp_path / "run"))
     (folder / "weights.safetensors").write_bytes(b"2")
     assert before != expert_fingerprint(str(tmp_path / "run")) == expert_fingerprint(str(folder))
+
+
+def test_a_folder_called_like_a_script_is_not_taken_for_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNDERSTUDY_DATA", str(tmp_path / "data"))
+    for folder in ("scripted", "data/scripted", "data/teacher"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert found_expert("human:scripted") == "human:scripted"
+    assert found_expert("noisy=0.2:teacher") == f"noisy=0.2:{tmp_path}/data/teacher"
+    assert expert_fingerprint("scripted") == ""

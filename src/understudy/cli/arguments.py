@@ -21,6 +21,7 @@ from understudy.errors import ConfigError, SpecMismatch
 from understudy.evaluate import world_spec, world_with
 from understudy.inference import Predictor
 from understudy.onnx_file import is_onnx
+from understudy.sim.experts import is_script
 from understudy.spec import Spec
 from understudy.worlds import World
 
@@ -89,9 +90,14 @@ def recorded_in(path: Path, world: World) -> us.Dataset:
 
 def expert_of(world: Any, name: str) -> us.Expert:
     """The expert of that name; a file or folder, after the kinds before it, may lie below $UNDERSTUDY_DATA."""
-    kinds, colon, last = name.rpartition(":")
-    expert: us.Expert = us.sim.expert_for(world, f"{kinds}{colon}{found(Path(last))}" if last else name)
+    expert: us.Expert = us.sim.expert_for(world, found_expert(name))
     return expert
+
+
+def found_expert(name: str) -> str:
+    """The name of an expert with the place of its file or folder, which may lie below $UNDERSTUDY_DATA."""
+    kinds, colon, last = name.rpartition(":")
+    return name if not last or is_script(last) else f"{kinds}{colon}{found(Path(last))}"
 
 
 def dataset_at(path: Path, env: str | None, env_arguments: Sequence[str] = ()) -> us.Dataset:

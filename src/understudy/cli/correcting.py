@@ -17,6 +17,7 @@ from understudy.cli.arguments import (
     demonstrations_at,
     existing,
     expert_of,
+    found_expert,
     named_values,
     world_of,
 )
@@ -111,7 +112,7 @@ def dagger(
         chosen.begin(start, given)
         Run.may_begin(out, resume=resume)  # all refusals come before the first demonstration
         notes: dict[str, Any] = {"env": env, "expert": expert}
-        notes |= {"expert_fingerprint": checksum} if (checksum := expert_fingerprint(expert)) else {}
+        notes |= {"expert_fingerprint": checksum} if (checksum := expert_fingerprint(found_expert(expert))) else {}
         notes |= {"env_arguments": list(env_arguments)} if env_arguments else {}
         demos = given
         if demos is None:

@@ -35,7 +35,7 @@ from understudy.cli.console import progress, say, tell
 from understudy.cli.recording import record_at
 from understudy.cli.robots import replay_on
 from understudy.episode import SUCCESS
-from understudy.errors import ConfigError, MissingDependency, require_within
+from understudy.errors import ConfigError, DataError, MissingDependency, require_within
 from understudy.evaluate import EVALUATION_SEED, agent_for, world_spec
 from understudy.recipe import LARGEST_SEED
 from understudy.worlds import World
@@ -194,6 +194,8 @@ def view(
     else:
         dataset = recorded_in(source, plain)
         shows = [us.Show.of(dataset[index]) for index in range(min(episodes, len(dataset)))]
+    if not shows:
+        raise DataError(f"{source} has no episodes to show; record some, or give a policy")
     require_outputs(out)
     world = world_of(env, env_arguments, render_mode="rgb_array" if out else "human")
     with progress() as bar:

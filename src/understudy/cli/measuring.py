@@ -78,7 +78,9 @@ def evaluate(
     _describe(result)
     how = [f"{key}-{value}" for key, value in result.options.items() if key != "env_arguments"]
     name = re.sub(
-        r"[^\w.-]+", "-", "-".join([result.world.split("/")[-1], str(seed), str(episodes), *how, *env_arguments])
+        r"[^\w.-]+",
+        "-",
+        "-".join([result.world.removeprefix("understudy/"), str(seed), str(episodes), *how, *env_arguments]),
     )
     for place in (json_out, kept and kept / f"{name}.json"):
         if place:

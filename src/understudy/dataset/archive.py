@@ -27,6 +27,7 @@ from understudy.errors import CorruptEpisode, DataError
 LARGEST_EPISODE = 64 * 2**20  # bytes; 40 minutes at 50 Hz of a hand with 39 + 28 channels
 _MOST_NUMBERS = 16 * 2**20  # all arrays together; small integers grow to float32 in memory
 _MOST_ENTRIES = 64
+_MOST_AXES = 8
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _NPY_HEADER = re.compile(
     r"\{'descr': '([<>|=][biuf][0-9]{1,2})', 'fortran_order': (True|False), 'shape': \(([0-9L, ]{0,80})\), ?\} *\n?"
@@ -67,8 +68,19 @@ def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """An uncompressed archive that `np.load` reads; the same arrays give the same bytes.
 
     Raises:
-        DataError: a name that is no plain word, an array that is not of numbers, or too much of it.
+        DataError: a name that is no plain word, an array that is not of numbers, or more than a reader takes.
     """
+    numbers, axes = (
+        sum(array.size for array in arrays.values()),
+        max((array.ndim for array in arrays.values()), default=0),
+    )
+    for count, most, what in (
+        (len(arrays), _MOST_ENTRIES, "arrays"),
+        (numbers, _MOST_NUMBERS, "numbers"),
+        (axes, _MOST_AXES, "axes in an array"),
+    ):
+        if count > most:
+            raise DataError(f"the episode has {count} {what}; at most {most} are saved in one episode")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
@@ -170,7 +182,7 @@ def _array(content: bytes, name: str, crc: int) -> NDArray[Any]:
         raise ValueError(f"{name} is not an array of bool, integer or float (pickled objects are never loaded)")
     dtype = np.dtype(header[1])
     shape = tuple(int(number.strip(" L")) for number in header[3].split(",") if number.strip())
-    if len(shape) > 8 or math.prod(shape) * dtype.itemsize != len(content) - start - size:
+    if len(shape) > _MOST_AXES or math.prod(shape) * dtype.itemsize != len(content) - start - size:
         raise ValueError(f"{name} declares the shape {shape} and holds something else")
     array = np.frombuffer(content, dtype, offset=start + size)
     return array.reshape(shape, order="F" if header[2] == "True" else "C")

@@ -468,7 +468,8 @@ def contradictory_labels(findings: Findings) -> Iterator[Defect]:
             "contradictory-labels",
             "warning",
             f"{look.name}: in {look.mislabelled} of {look.labels} labelled steps the expert drove and did something "
-            "else than the label says: check how labels are made, or drop the episode",
+            "else than the label says: check how labels are made, or drop the episode (noise that a gate adds to the "
+            "expert's motion looks so, too, and is meant)",
             (look.row.id,),
         )
     counts = [len(look.samples) for look in findings.looks]

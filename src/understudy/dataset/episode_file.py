@@ -89,15 +89,19 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]], *, what: str) -> Episode:
     columns: dict[str, Any] = {name: arrays[name] for name in COLUMNS if name in arrays and name != "observations"}
     columns |= {name: bool(_scalar(arrays, name, 0, what)) for name in _FLAGS}
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused below
-        episode = Episode(
-            observations=np.concatenate([observations, final[None]]).astype(np.float32),
-            **columns,
-            success=_success(_scalar(arrays, "success", UNKNOWN, what), what),
-            seed=int(_scalar(arrays, "seed", -1, what)),
-            initial_state={
-                name.removeprefix(_INITIAL): value for name, value in arrays.items() if name.startswith(_INITIAL)
-            },
-        )
+        success, seed = _success(_scalar(arrays, "success", UNKNOWN, what), what), _scalar(arrays, "seed", -1, what)
+        try:
+            episode = Episode(
+                observations=np.concatenate([observations, final[None]]).astype(np.float32),
+                **columns,
+                success=success,
+                seed=seed,
+                initial_state={
+                    name.removeprefix(_INITIAL): value for name, value in arrays.items() if name.startswith(_INITIAL)
+                },
+            )
+        except DataError as error:
+            raise DataError(f"{what}: {error}") from None
     require_finite(episode, what=what)
     return episode
 

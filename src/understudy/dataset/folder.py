@@ -261,9 +261,11 @@ class Folder:
             return
         row = _row(number, episode, data, content_checksum(episode))
         self._append_line(lines.add_body(row, self.index.group))
-        self._report(f"episode {number} of {self.path}, whose save was interrupted at its last step, was taken up")
+        counts = "" if self.index.group is None else " as part of a merge that never ended, so it does not count"
+        self._report(f"episode {number} of {self.path}, whose save was interrupted at its end, was taken up{counts}")
 
     def _append_line(self, body: dict[str, Any]) -> None:
+        lines.require_readable(body)
         line = self.index.line(body)
         append_line(self.path / INDEX, line)
         self.index.accept(line)

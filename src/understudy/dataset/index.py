@@ -209,6 +209,16 @@ def add_body(row: Row, group: int | None) -> dict[str, Any]:
     return body if group is None else {**body, "group": group}
 
 
+def require_readable(body: dict[str, Any]) -> None:
+    """Refuses, before it is durable, an entry that adds what no reader would take for an episode.
+
+    Raises:
+        CorruptEpisode: so it is.
+    """
+    if body["op"] == "add":
+        _row(body, "the new line")
+
+
 def file_name(number: int) -> str:
     """The path of an episode inside the dataset folder; it is never read from the index."""
     return f"episodes/{number:06d}.npz"

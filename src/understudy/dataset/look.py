@@ -91,7 +91,8 @@ def look_at(row: Row, episode: Episode, spec: Spec) -> Look:
     idle = _idle(changes, actions)
     columns = [*observations.T, *actions.T]
     outside, saturated = _at_limits(episode.actions, spec)
-    mislabelled = np.abs(episode.labels - episode.asked_actions).max(axis=1) > 1e-3 + 0.05 * np.ptp(actions)
+    off = np.abs(episode.labels - episode.asked_actions)
+    mislabelled = (off > 1e-3 + 0.05 * np.ptp(actions, axis=0)).any(axis=1)
     return Look(
         row=row,
         name=f"episode {row.id} ({row.file})",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from understudy.episode import FAILURE, SUCCESS, UNKNOWN, Episode
 from understudy.errors import CorruptEpisode, DataError, MissingDependency
 
 _METADATA, _DATA = "metadata.json", Path("data") / "main_data.hdf5"
+_EPISODE = re.compile(r"episode_([0-9]{1,9})")
 _LARGEST_METADATA = 4 * 2**20
 _OPTIONS = ("options/initial_state_dict/", "options/initial_state/")
 
@@ -80,7 +82,7 @@ def read_episodes(path: Path) -> Iterator[Episode]:
     except OSError as error:
         raise CorruptEpisode(f"{path / _DATA} is no HDF5 file: {error}") from None
     with file:
-        numbers = sorted(int(name.removeprefix("episode_")) for name in file if name.startswith("episode_"))
+        numbers = sorted(int(match[1]) for name in file if (match := _EPISODE.fullmatch(name)))
         for number in numbers:
             what = f"episode_{number} of {path.name}"
             try:
@@ -179,7 +181,8 @@ def _space(metadata: dict[str, Any], name: str) -> Any:
     text = metadata.get(name)
     if not isinstance(text, str):
         return None
-    return strict_json.loads(text.encode(), what=name, largest=_LARGEST_METADATA)
+    # The limits of a box without limits are written as Infinity.
+    return strict_json.loads(text.encode(), what=name, largest=_LARGEST_METADATA, infinite=True)
 
 
 def _import(name: str) -> Any:

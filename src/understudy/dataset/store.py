@@ -190,12 +190,16 @@ class Dataset:
         """Takes back the last append, drop or merge that counts, and says which it was.
 
         Raises:
-            DataError: there is nothing to take back.
+            DataError: there is nothing to take back, or a recording that was interrupted before this was only now
+                recovered, and nobody can have meant that.
             DatasetLocked: another process writes to the dataset.
             StorageError: the disk is full or failed; nothing was taken back.
         """
         writer = self.writer()
+        before = len(writer.recovered)
         writer.begin()
+        if len(writer.recovered) > before:
+            raise DataError(f"{writer.recovered[-1]}; nothing was taken back, so look at it and undo again")
         if not writer.index.stack:
             raise DataError(f"there is nothing to undo in {self.path}")
         last = writer.index.stack[-1]
@@ -275,7 +279,7 @@ class Dataset:
         """
         for other in others:
             self.spec.require(other.spec, what=str(other.path), against=str(self.path))
-        return Dataset(Joined((self, *others), self.spec))
+        return Dataset(Joined((self, *others), self.spec), partial=True)  # each part has left out its own
 
     def include_partial(self) -> Dataset:
         """A view that also gives the recordings that were interrupted."""

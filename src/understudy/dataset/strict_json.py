@@ -10,13 +10,14 @@ from understudy.errors import DataError
 _LONGEST_NUMBER = 40
 
 
-def loads(data: bytes, *, what: str, largest: int) -> Any:
+def loads(data: bytes, *, what: str, largest: int, infinite: bool = False) -> Any:
     """The value that `data` says.
 
     Args:
         data: UTF-8 text.
         what: named in errors.
         largest: bytes accepted.
+        infinite: whether it may hold what Python's own writer makes of infinite numbers.
 
     Raises:
         DataError: not JSON, too long, too deep, or with something that plain JSON does not have.
@@ -27,7 +28,7 @@ def loads(data: bytes, *, what: str, largest: int) -> Any:
         return json.loads(
             data.decode("utf-8"),
             object_pairs_hook=_unique,
-            parse_constant=_no_constant,
+            parse_constant=float if infinite else _no_constant,
             parse_int=_short_int,
             parse_float=_short_float,
         )

@@ -17,6 +17,7 @@ from understudy.checkpoint import load, save
 from understudy.dataset import Dataset, record
 from understudy.durable import write_file
 from understudy.episode import Episode
+from understudy.errors import DataError
 from understudy.evaluate import EVALUATION_SEED, Evaluation, evaluate
 from understudy.interactive.ledger import Entry, entry_of
 from understudy.interactive.tick import Gate, GatedAgent
@@ -133,6 +134,8 @@ def dagger(
     demos = demos.with_spec(spec)
     policy.spec.require_same_task(spec, what="the world", against="the policy")
     choose_device(recipe.device)
+    if policy.statistics is None and not any(episode.targets()[1].any() for episode in demos):
+        raise DataError("no step can be trained on in the demonstrations; record some, or begin with a policy")
     gate.begin(policy, demos)
     with ExitStack() as stack:
         description = {
@@ -185,7 +188,10 @@ class _Rounds:
         self._env, self._expert, self._gate, self._shape = env, expert, gate, policy
         self._demos, self._collected = demos, collected
         self._config, self._recipe, self._home, self._watcher = config, recipe, home, watcher
-        self._first_seed = max((row.seed for row in demos.rows), default=-1) + 1
+        # Demonstrations and collection draw seeds below those of every evaluation: first those that follow.
+        shown = {row.seed for row in demos.rows}
+        following = [(max(shown, default=-1) + 1 + index) % EVALUATION_SEED for index in range(EVALUATION_SEED)]
+        self._seeds = [seed for seed in following if seed not in shown] or following
         self._policy = policy
         self.dataset = demos
 
@@ -205,10 +211,8 @@ class _Rounds:
             self._gate.adapt(episodes[-1])
             self._watcher.on_episode(episodes[-1])
         agent = GatedAgent(self._policy.for_execution(), self._expert, self._gate, round=number, cap=config.cap)
-        # Demonstrations and collection draw seeds below those of every evaluation.
         seeds = [
-            (self._first_seed + index) % EVALUATION_SEED
-            for index in range(first + len(episodes), first + config.episodes)
+            self._seeds[index % len(self._seeds)] for index in range(first + len(episodes), first + config.episodes)
         ]
         recorded = record(
             self._env,

@@ -13,7 +13,7 @@ from understudy.errors import ConfigError, UnderstudyError
 from understudy.evaluate import Evaluation
 from understudy.inference import FeedForwardConfig
 from understudy.presets import preset_called
-from understudy.recipe import DAGGER_RECIPE, DAggerConfig, FinetuneConfig, TrainConfig
+from understudy.recipe import DAGGER_RECIPE, DAGGER_SHAPE, DAggerConfig, FinetuneConfig, TrainConfig
 
 
 def training_command(run: Path, config: Mapping[str, Any]) -> str | None:
@@ -39,7 +39,8 @@ def training_command(run: Path, config: Mapping[str, Any]) -> str | None:
         if kind != "feedforward":
             return None
         shape, recipe = FeedForwardConfig.from_json(policy), TrainConfig(**config.get("train", {}))
-        words = ["--data", config.get("data", "DATA"), "--out", run, "--members", members, *_options(shape)]
+        words = ["--data", config.get("data", "DATA"), "--out", run, "--members", members]
+        words += _options(shape, DAGGER_SHAPE if config["command"] == "dagger" else None)
         if "env" in config:
             words += ["--env", config["env"]]
         for pair in config.get("env_arguments", ()):
@@ -109,7 +110,7 @@ def evaluation_command(run: Path, evaluation: Evaluation) -> str:
 
 def _options(
     settings: FeedForwardConfig | TrainConfig | DAggerConfig | FinetuneConfig,
-    usual: TrainConfig | FinetuneConfig | None = None,
+    usual: FeedForwardConfig | TrainConfig | FinetuneConfig | None = None,
 ) -> Iterator[object]:
     """The words for the settings that are not at their defaults, or not those of `usual`."""
     for field in fields(settings):

@@ -12,7 +12,7 @@ from understudy.durable import is_regular
 from understudy.errors import ConfigError, DataError
 from understudy.evaluate import Evaluation
 
-LARGEST_JSON = 16 * 2**20
+LARGEST_JSON = 64 * 2**20
 _NUMBER = int | float
 _TRIAL = {
     "index": int,

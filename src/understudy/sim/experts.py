@@ -131,7 +131,7 @@ def expert_for(env: gym.Env[Any, Any], name: str) -> Expert:
         build, usual = STUDY_EXPERTS[kind]
         value = _number(kind, number) if equals else usual
         return build(expert_for(env, name.partition(":")[2]), spec_of(env), value)
-    if name == "scripted" or name.startswith("scripted-"):
+    if is_script(name):
         return _scripted(env, name)
     if name.endswith(".npz"):
         return MLPExpert(name, spec_of(env))
@@ -146,9 +146,17 @@ def expert_for(env: gym.Env[Any, Any], name: str) -> Expert:
     )
 
 
+def is_script(name: str) -> bool:
+    """Whether a name is that of an expert that comes with a world, whatever lies in a folder of that name."""
+    return name == "scripted" or name.startswith("scripted-")
+
+
 def expert_fingerprint(name: str) -> str:
     """A checksum of the files of the expert that a user names, as `expert_for` takes it; empty for a script."""
-    path = Path(name.rpartition(":")[2])
+    last = name.rpartition(":")[2]
+    path = Path(last)
+    if is_script(last):
+        return ""
     if path.is_dir():
         from understudy.policy_file import policy_folder
 
