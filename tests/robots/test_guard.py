@@ -127,6 +127,19 @@ def test_a_lost_connection_is_tried_again(method, error):
     assert robot.violations() == {}
 
 
+def test_a_driver_that_sets_its_robot_up_once_is_connected_again_without_it():
+    robot, guard, clock = guarded()
+    opened = []
+    robot.connect, robot.reconnect = (lambda: opened.append("connect")), (lambda: opened.append("reconnect"))
+    guard.begin(0)
+    driven(guard, clock)
+    Faulty(robot, "read", RobotLost("gone"), clock, 0.3)
+    driven(guard, clock, steps=2)
+    pass_time(guard, clock, 1.0)
+    assert guard.seen().status is Status.RUNNING
+    assert (opened[0], set(opened[1:])) == ("connect", {"reconnect"})
+
+
 def test_a_connection_that_does_not_come_back_ends_in_a_stop():
     robot, guard, clock = guarded()
     guard.begin(0)

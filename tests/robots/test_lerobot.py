@@ -72,6 +72,32 @@ def test_it_reads_commands_holds_and_lets_go_without_falling(port):
     assert sent(port) == [{"goal": goal}] * 3 + [{"disconnected": True, "torque": True}]
 
 
+def test_motors_that_hold_an_arm_are_not_set_up_anew_where_a_connection_comes_back(port, monkeypatch):
+    robot = lerobot_robot("so101_follower", port=port)
+    set_up = []
+    monkeypatch.setattr(type(robot._device), "configure", lambda device: set_up.append(device))
+    robot.connect()
+    robot.command(np.array([1.0, 2.0, 3.0]))
+    robot.reconnect()
+    assert robot.read().position.tolist() == [1, 2, 3]
+    robot.stop()
+    assert len(set_up) == 1
+    assert sent(port)[1:] == [
+        {"disconnected": True, "torque": True},
+        {"goal": {"shoulder_pan": 1.0, "elbow_flex": 2.0, "gripper": 3.0}},
+    ]
+
+
+def test_a_change_of_a_small_axis_is_seen_beside_a_large_one(port):
+    robot = lerobot_robot("so101_follower", port=port)
+    limits = {"shoulder_pan.pos": {"low": -1e6, "high": 1e6}}
+    robot.spec = robot.spec.limited(limits)
+    robot.connect()
+    robot._device.send_action = lambda asked: {"shoulder_pan.pos": asked["shoulder_pan.pos"] + 5, "gripper.pos": 51.0}
+    with pytest.raises(RobotError, match="51 instead of 50 to gripper"):
+        robot.command(np.array([0.0, 0.0, 50.0]))
+
+
 def test_a_stop_before_the_first_command_holds_where_it_stands(port):
     robot = lerobot_robot("so101_follower", port=port)
     robot.connect()

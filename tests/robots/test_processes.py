@@ -193,6 +193,11 @@ class OnePlace(DirectRobot):
             raise
         self.port = port
 
+    def reconnect(self):
+        with open(f"{self.path}.told", "a") as told:
+            told.write("again\n")
+        self.connect()
+
     def disconnect(self):
         if self.port is not None:
             self.port.close()
@@ -215,7 +220,7 @@ def test_a_robot_whose_guard_dies_is_stopped_from_here_though_its_port_takes_one
         if env.stopped:
             break
     env.close()
-    assert (tmp_path / "port.told").read_text().split()[-1] == str(os.getpid())
+    assert (tmp_path / "port.told").read_text().split()[-2:] == ["again", str(os.getpid())]
     assert by == "close" or "stopped from here" in env.stopped
 
 

@@ -18,7 +18,7 @@ from understudy.robots.guard_process import serve_guard
 from understudy.robots.processes import said_ready, start
 from understudy.robots.protocol import Robot
 from understudy.robots.safety import Kind, SafetyConfig
-from understudy.robots.watched_driver import CALL_S, CONNECT_S
+from understudy.robots.watched_driver import CALL_S, CONNECT_S, connecting_again
 from understudy.robots.wire import LARGEST, SOCKET_TYPE, Message
 
 _START_S = 60.0
@@ -259,7 +259,7 @@ class GuardLink:
         until_s = time.monotonic() + CALL_S
         while not told:
             with contextlib.suppress(Exception):  # whatever a driver raises, there is nothing else to try
-                self._robot.connect()
+                connecting_again(self._robot)()
                 self._robot.stop()
                 told.append("stopped")
                 self._robot.disconnect()

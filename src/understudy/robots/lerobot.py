@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -91,15 +91,43 @@ class LeRobotRobot:
             RobotLost: it cannot be reached.
             RobotError: it is not calibrated.
         """
+        self._open(lambda: self._device.connect(calibrate=False))  # a calibration asks a person to move the arm
+
+    def reconnect(self) -> None:
+        """Opens the connection to motors that were set up since they have power, and leaves them as they are.
+
+        LeRobot's own `connect` sets them up, and lets them go meanwhile: an arm that is held up would fall.
+
+        Raises:
+            RobotLost: it cannot be reached.
+            RobotError: it is not calibrated.
+        """
+        ways = [way for part in _parts(self._device).values() for way in (part.bus, *_cameras(part))]
+        if not ways:
+            self.connect()
+            return
+
+        def open_all() -> None:
+            for way in ways:
+                way.connect()
+
+        self._open(open_all)
+
+    def _open(self, opening: Callable[[], None]) -> None:
         self._held = None
         if self._device.is_connected:
             self.disconnect()
         with _as_lost(self._device):
-            self._device.connect(calibrate=False)  # a calibration asks a person to move the arm
+            opening()
             calibrated = self._device.is_calibrated
         if not calibrated:
             self.disconnect()
             raise RobotError(f"{self._device} is not calibrated; run lerobot-calibrate for it, with the same id")
+
+    @property
+    def _spans(self) -> NDArray[np.float64]:
+        limits = [(axis.low, axis.high) for axis in self.spec.axes]
+        return np.array([1.0 if low is None or high is None else high - low for low, high in limits])
 
     def read(self) -> Reading:
         """The newest measurement, dated when it was asked for."""
@@ -119,9 +147,9 @@ class LeRobotRobot:
         with self._wire:
             sent = self._send(values)
         self._held = values.copy()
-        axis = int(np.argmax(np.abs(sent - values)))
-        low, high = self.spec.axes[axis].low, self.spec.axes[axis].high
-        if abs(sent[axis] - values[axis]) > _CHANGED * (1.0 if low is None or high is None else high - low):
+        changed = np.abs(sent - values) / self._spans
+        axis = int(np.argmax(changed))
+        if changed[axis] > _CHANGED:
             raise RobotError(
                 f"{self._device} sent {sent[axis]:g} instead of {values[axis]:g} to {self._axes[axis]}, by limits of "
                 "its own; give the gate the same in --limits"
@@ -289,12 +317,22 @@ def _spec_of(device: Any, kind: str, control_hz: float) -> RobotSpec:
 
 def _scales(device: Any) -> Iterator[tuple[str, tuple[str, float | None, float | None]]]:
     """Unit and limits of each motor, where the motors lie on a bus of LeRobot's, or on those of two arms."""
-    parts = {"": device, "left_": getattr(device, "left_arm", None), "right_": getattr(device, "right_arm", None)}
-    for prefix, part in parts.items():
-        for motor, about in getattr(getattr(part, "bus", None), "motors", {}).items():
+    for prefix, part in _parts(device).items():
+        for motor, about in getattr(part.bus, "motors", {}).items():
             scale = _SCALES.get(str(getattr(about.norm_mode, "value", "")))
             if scale:
                 yield f"{prefix}{motor}{_POSITION}", scale
+
+
+def _parts(device: Any) -> dict[str, Any]:
+    """The device, or its arms, by the prefix of their motors: what has a bus of LeRobot's."""
+    parts = {"": device, "left_": getattr(device, "left_arm", None), "right_": getattr(device, "right_arm", None)}
+    return {prefix: part for prefix, part in parts.items() if getattr(part, "bus", None) is not None}
+
+
+def _cameras(part: Any) -> Iterable[Any]:
+    cameras = getattr(part, "cameras", None)
+    return cameras.values() if isinstance(cameras, Mapping) else ()
 
 
 @contextmanager

@@ -156,6 +156,9 @@ class Robot(Protocol):
     while nothing moves. While one runs, the guard does nothing else, so `read` had better not wait. A robot that cannot
     be reached raises RobotLost (an OSError counts as one), and the guard connects anew for a while; one that refuses to
     move, since somebody pressed its emergency stop, raises RobotError, and the guard stops for good.
+
+    A driver whose `connect` sets the robot up, so that it is not held meanwhile, may have a method `reconnect` beside
+    the six: it opens the connection to a robot that this run has set up already, and moves nothing.
     """
 
     @property

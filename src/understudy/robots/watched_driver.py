@@ -18,6 +18,12 @@ HOME_S = 2.0  # the same of `home`, while nothing moves
 CONNECT_S = 5.0  # the same of `connect`: a bus of motors takes 1 to 3 s
 
 
+def connecting_again(robot: Robot) -> Callable[[], None]:
+    """How to connect to a robot that was connected to before: `reconnect` where the driver has it."""
+    again: Callable[[], None] = getattr(robot, "reconnect", robot.connect)
+    return again
+
+
 class WatchedDriver:
     """The calls of a driver. One thread makes them and is watched; another one may look on, and may `stop` the robot.
 
@@ -56,7 +62,7 @@ class WatchedDriver:
 
     def connect(self) -> None:
         with self._opening, self._call(CONNECT_S):
-            self._robot.connect()
+            (connecting_again(self._robot) if self.opened else self._robot.connect)()
         self.connected = True
         self.opened += 1
 
