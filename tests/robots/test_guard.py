@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from robots.trials.drivers import guarded
 
-from understudy.errors import RobotError, RobotLost
+from understudy.errors import ConfigError, RobotError, RobotLost
 from understudy.robots.fake import FakeConfig
 from understudy.robots.guard import Guard
 from understudy.robots.guard_messages import Status
@@ -610,6 +610,12 @@ def test_an_episode_that_begins_while_the_robot_still_brakes_waits_for_it():
     driven(guard, clock, steps=10, value=-1.0)
     assert len(robot.wire) > sent
     assert robot.violations() == {}
+
+
+def test_a_time_limit_for_silence_that_every_command_would_miss_is_refused():
+    with pytest.raises(ConfigError, match=r"timeout_s is 0.02, .*accepted: above 0.03"):
+        guarded(safety=SafetyConfig(timeout_s=0.02))
+    guarded(safety=SafetyConfig(timeout_s=0.04))
 
 
 def test_without_a_begin_nothing_is_sent():

@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.errors import RobotError, RobotLost
+from understudy.errors import ConfigError, RobotError, RobotLost
 from understudy.robots.guard_messages import Seen, Status
 from understudy.robots.protocol import Axis, Mode, Reading, Robot
 from understudy.robots.safety import Kind, SafetyConfig, SafetyGate
@@ -43,7 +43,8 @@ class Guard:
         clock: seconds, monotonic.
 
     Raises:
-        ConfigError: a limit of an axis is missing, or a workspace is given for a robot without kinematics.
+        ConfigError: a limit of an axis is missing, a workspace is given for a robot without kinematics, or the time
+            limit for silence is shorter than a command may be late.
     """
 
     def __init__(
@@ -62,6 +63,11 @@ class Guard:
         self.gate = SafetyGate(spec, config, getattr(robot, "forward", None))
         self._period_s = spec.period_s
         self._timeout_s = config.timeout_s if config.timeout_s is not None else PERIODS_TO_TIMEOUT * spec.period_s
+        if self._timeout_s <= _LATE_PERIODS * spec.period_s:
+            raise ConfigError(
+                f"timeout_s is {self._timeout_s:g}, within which no next command of {spec.name} is due "
+                f"({spec.control_hz:g} a second); accepted: above {_LATE_PERIODS * spec.period_s:.3g}"
+            )
         # How long a stop takes at most; nothing is sent before the robot is at rest.
         self._settle_s = max(_stop_s(axis) for axis in spec.axes) + spec.period_s
         self._modes = [axis.mode for axis in spec.axes]
