@@ -70,14 +70,10 @@ def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     Raises:
         DataError: a name that is no plain word, an array that is not of numbers, or more than a reader takes.
     """
-    numbers, axes = (
-        sum(array.size for array in arrays.values()),
-        max((array.ndim for array in arrays.values()), default=0),
-    )
     for count, most, what in (
         (len(arrays), _MOST_ENTRIES, "arrays"),
-        (numbers, _MOST_NUMBERS, "numbers"),
-        (axes, _MOST_AXES, "axes in an array"),
+        (sum(array.size for array in arrays.values()), _MOST_NUMBERS, "numbers"),
+        (max((array.ndim for array in arrays.values()), default=0), _MOST_AXES, "axes in an array"),
     ):
         if count > most:
             raise DataError(f"the episode has {count} {what}; at most {most} are saved in one episode")
