@@ -26,6 +26,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import NamedTuple
 
 from understudy.errors import ConfigError, RobotError, require_within
@@ -362,8 +363,9 @@ class SafetyGate:
         for index, axis in enumerate(self._axes):
             if axis.moves:  # it has gone on for as long as the measurement is old, with what was sent since
                 since_s = min(max(ahead_s, 0.0), 1.0)
-                recent = [*axis.sent][-math.ceil(since_s / dt) - 2 :]
-                axis.least, axis.most = (measured[index] + v * since_s for v in (min(recent), max(recent)))
+                recent = [*islice(reversed(axis.sent), math.ceil(since_s / dt) + 2)]
+                axis.least = measured[index] + min(recent) * since_s
+                axis.most = measured[index] + max(recent) * since_s
                 axis.p = (axis.least + axis.most) / 2
             else:
                 axis.least = axis.most = axis.p
