@@ -360,10 +360,11 @@ class SafetyGate:
         share = min(1.0, self._ramped_s / self._config.ramp_s) if self._config.ramp_s else 1.0
         kinds: set[Kind] = set()
         speeds: list[float] = []
+        since_s = min(max(ahead_s, 0.0), 1.0)
+        count_since = math.ceil(since_s / dt) + 2
         for index, axis in enumerate(self._axes):
             if axis.moves:  # it has gone on for as long as the measurement is old, with what was sent since
-                since_s = min(max(ahead_s, 0.0), 1.0)
-                recent = [*islice(reversed(axis.sent), math.ceil(since_s / dt) + 2)]
+                recent = [*islice(reversed(axis.sent), count_since)]
                 axis.least = measured[index] + min(recent) * since_s
                 axis.most = measured[index] + max(recent) * since_s
                 axis.p = (axis.least + axis.most) / 2
