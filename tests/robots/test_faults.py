@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from robots.trials import broken
+from robots.trials.drivers import FallsAsleep
 
 from understudy.errors import ConfigError
 from understudy.robots.faults import SCRIPTS, FaultScripts
@@ -38,6 +39,15 @@ def test_a_bad_robot_ends_in_recovered_or_stopped(script, seed, outcomes):
     assert outcome["ended"] == table()[script][1], outcome["why"]
     if outcome["ended"] == "stopped":
         assert outcome["why"], "it says why"
+
+
+def test_a_bad_robot_does_not_jump_either_where_its_policy_is_kept_waiting():
+    pairs = [
+        (script, seed) for script in ("frozen", "half-the-bus", "drop", "stall", "reordered") for seed in (1, 2, 3)
+    ]
+    for outcome in broken.all_broken(pairs, AT_ONCE, FallsAsleep):
+        assert not outcome["violations"], outcome
+        assert not outcome["lost"], outcome
 
 
 def test_a_script_that_does_not_exist_is_refused():

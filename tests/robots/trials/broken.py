@@ -18,9 +18,9 @@ STEPS = 90
 _HANGS_S = 5.0
 
 
-def broken(script, seed, steps=STEPS):
+def broken(script, seed, steps=STEPS, agent=None):
     """One run on a robot that breaks: how it ended, how long that took, and what is left of the dataset."""
-    mode = ("velocity", "position")[seed % 2]
+    mode, agent = ("velocity", "position")[seed % 2], agent or FullSpeed()
     robot = FakeRobot(FakeConfig(mode=mode, homes=False))
     env = RobotEnv(robot, SafetyConfig())
     ended, why, saved = "", "", []
@@ -28,12 +28,12 @@ def broken(script, seed, steps=STEPS):
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore", DatasetWarning)
             with Dataset.create(Path(folder) / "data", env) as dataset:
-                for row, _ in record(env, FullSpeed(), dataset, seeds=[seed], max_steps=3, after_success=None):
+                for row, _ in record(env, agent, dataset, seeds=[seed], max_steps=3, after_success=None):
                     saved.append(row.id)
                 robot.machine.fault(script, seed, 0.1 + 0.05 * (seed % 7))
                 began_s = time.monotonic()
                 try:
-                    for row, _ in record(env, FullSpeed(), dataset, seeds=[seed], max_steps=steps, after_success=None):
+                    for row, _ in record(env, agent, dataset, seeds=[seed], max_steps=steps, after_success=None):
                         saved.append(row.id)
                     ended, why = ("stopped", env.stopped) if env.stopped else ("recovered", "")
                 except UnderstudyError as error:
@@ -62,10 +62,10 @@ def broken(script, seed, steps=STEPS):
     }
 
 
-def all_broken(pairs, at_once):
+def all_broken(pairs, at_once, agent=lambda seed: FullSpeed()):
     """The outcome for each (script, seed), several robots at a time, for they mostly wait."""
     with ThreadPoolExecutor(at_once) as pool:
-        yield from pool.map(lambda pair: broken(*pair), pairs)
+        yield from pool.map(lambda pair: broken(*pair, agent=agent(pair[1])), pairs)
 
 
 def fault_in(outcome):

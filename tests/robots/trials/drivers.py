@@ -1,5 +1,7 @@
 """Agents to move robots with, a robot without a process, and a clock that is moved by hand."""
 
+import time
+
 import numpy as np
 
 from understudy.agent import Command, Driver
@@ -93,6 +95,20 @@ class FullSpeed:
         if not self._sign or abs(observation[0]) > 1.2:
             self._sign = -1.0 if observation[0] > 0 else 1.0
         return Command(np.full(self._axes, self._sign * self._speed, np.float32))
+
+
+class FallsAsleep(FullSpeed):
+    """The same, but every dozen steps or so its process is kept waiting, for up to 0.3 s."""
+
+    def __init__(self, seed):
+        super().__init__()
+        self._random, self._acted = np.random.default_rng(seed), 0
+
+    def act(self, observation):
+        self._acted += 1
+        if self._acted > 3 and self._random.random() < 0.08:
+            time.sleep(self._random.choice([0.03, 0.06, 0.15, 0.3]))
+        return super().act(observation)
 
 
 class TakesTurns:
