@@ -90,6 +90,16 @@ def test_resume_of_a_finished_run_changes_nothing(story):
     assert (run / "policy/weights.safetensors").read_bytes() == before
 
 
+def test_an_evaluation_that_no_report_reads_is_not_kept_in_the_run(story, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("understudy.cli.measuring.LARGEST_JSON", 100)
+    before = sorted((story / "runs/bc").rglob("*.*"))
+    how = ["--episodes", "1", "--workers", "1", "--seed", "650000", "--json", str(tmp_path / "all.json")]
+    assert main(["evaluate", str(story / "runs/bc"), *PICK, *how]) == 0
+    assert "not kept in" in capsys.readouterr().out
+    assert (tmp_path / "all.json").exists()
+    assert sorted((story / "runs/bc").rglob("*.*")) == before
+
+
 def test_an_evaluation_says_how_it_was_executed_and_overwrites_no_other(story, capsys):
     run = story / "runs/bc"
     small = ["--env-arg", "width=64", "--env-arg", "height=48"]

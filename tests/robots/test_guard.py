@@ -577,8 +577,7 @@ def test_a_stop_that_did_not_reach_the_robot_is_said_again():
     robot, guard, clock = guarded()
     guard.begin(0)
     driven(guard, clock)
-    for method in ("stop", "connect", "read"):
-        Faulty(robot, method, RobotLost("gone"), clock, 0.5)
+    breaking(robot, clock, 0.5, "stop", "connect", "read")
     guard.stop("pressed")
     assert not robot.stops_s
     pass_time(guard, clock, 1.0)
@@ -591,8 +590,7 @@ def test_closing_looks_for_a_robot_that_is_lost_to_stop_it(monkeypatch):
     monkeypatch.setattr("understudy.robots.guard.time.sleep", clock.sleep)
     guard.begin(0)
     driven(guard, clock)
-    for method in ("stop", "connect", "read"):
-        Faulty(robot, method, RobotLost("gone"), clock, 0.5)
+    breaking(robot, clock, 0.5, "stop", "connect", "read")
     driven(guard, clock, steps=1)
     guard.close()
     assert robot.stops_s

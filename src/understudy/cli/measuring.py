@@ -18,6 +18,7 @@ from understudy.cli.arguments import (
     existing,
     policy_at,
     require_outputs,
+    to_json_text,
     world_of,
     write_json,
 )
@@ -27,7 +28,7 @@ from understudy.errors import ConfigError
 from understudy.evaluate import EVALUATION_SEED, SUSTAINED_STEPS, Evaluation, agent_for, chosen_trials, wilson_interval
 from understudy.inference import Predictor
 from understudy.report.films import FILMED_EACH, film_evaluation
-from understudy.report.run_files import evaluations_folder, read_config
+from understudy.report.run_files import LARGEST_JSON, evaluations_folder, read_config
 from understudy.runs import read_metrics
 from understudy.worlds import World
 
@@ -82,9 +83,13 @@ def evaluate(
         "-",
         "-".join([result.world.removeprefix("understudy/"), str(seed), str(episodes), *how, *env_arguments]),
     )
-    for place in (json_out, kept and kept / f"{name}.json"):
-        if place:
-            write_json(place, result.to_json())
+    if json_out:
+        write_json(json_out, result.to_json())
+    if kept and (size := len(to_json_text(result.to_json()))) > LARGEST_JSON:
+        say(f"not kept in {run}: {size} bytes, and its report reads {LARGEST_JSON} at most; fewer episodes, or --json")
+        run = kept = None
+    if kept:
+        write_json(kept / f"{name}.json", result.to_json())
     if video or run:
         camera = world_of(env, env_arguments, render_mode="rgb_array")
         agent = agent_for(predictor, execute=execute, ensemble_decay=ensemble_decay)

@@ -110,8 +110,7 @@ class Guard:
                 self._halt()  # pressed while the driver was at work, and perhaps not connected yet
         except RobotLost as error:
             self._lose(error)
-            with self._lock:
-                self._before = Status.RUNNING  # what was asked for, once it is back
+            self._before = Status.RUNNING  # what was asked for, once it is back
             return self.seen()
         except RobotError as error:
             self.stop(str(error))
@@ -144,8 +143,7 @@ class Guard:
 
     def rest(self) -> Seen:
         """Nobody drives any more: to rest, and no motion before the next `begin`."""
-        with self._lock:
-            self._before = Status.IDLE
+        self._before = Status.IDLE
         if self._turn(Status.RUNNING, Status.IDLE):
             self._pending = None
             self._halt()
