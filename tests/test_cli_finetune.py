@@ -128,7 +128,11 @@ def test_an_interrupted_command_goes_on_with_resume(story, tmp_path, capsys, mon
     assert "continue it with --resume" in capsys.readouterr().err
     assert finetune(tmp_path, "run", *words, "--lam1", "0.9", "--resume") == 2
     assert "was begun with demo_term.lam1 = 0.95" in capsys.readouterr().err
+    behind = read_metrics(tmp_path / "run")[-1]["step"]
+    capsys.readouterr()
     assert finetune(tmp_path, "run", *words, "--resume") == 0
+    first = re.search(r"^fine-tuning (\d+)/", capsys.readouterr().out, re.MULTILINE)
+    assert first and int(first[1]) > behind > 0, "progress goes on where it was"
     weights = "policy/weights.safetensors"
     assert (tmp_path / "run" / weights).read_bytes() == (story / "run" / weights).read_bytes()
 

@@ -4,7 +4,9 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -37,7 +39,7 @@ class Line(gym.Env):
     control_hz, scripted_experts = 20.0, {"scripted": Script}
     observation_space = gym.spaces.Box(-9, 9, (1,), np.float32)
     action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
-    def __init__(self, judged=True, fails_at=None, warns=False):
+    def __init__(self, judged=True, fails_at=None, warns=False, note=""):
         if warns:
             warnings.warn("this world is old")
         self.judged, self.fails_at = judged, fails_at
@@ -125,6 +127,14 @@ REFUSED = {
     "a negative start to compare": ("compare run run {line} --seed -1", "seed is -1; accepted: 0 to"),
     "a negative start to view": ("view run {line} --seed -1", "seed is -1; accepted: 0 to"),
     "unjudged": ("compare run run {line} --env-arg judged=false --workers 1", "reports no success"),
+    "options of a robot in a world": ("record {line} --out {new} --rest-s 3", "about a robot; name it with --robot"),
+    "limits of a robot in a world": ("record {line} --out {new} --limits no.json", "about a robot; name it with"),
+    "a teleoperator in a world": ("record {line} --out {new} --expert-arg port=x", "about a robot; name it with"),
+    "a ramp in a world": ("replay data {line} --ramp-s 3", "--ramp-s and --dry-run are about a robot"),
+    "an argument of no world": ("record --robot fake --out {new} --env-arg a=1", "about a world that is recorded in"),
+    "a start of recorded actions": ("view data {line} --seed 77", "--execute and --ensemble-decay are about a policy"),
+    "chunks of recorded actions": ("view data {line} --execute 3", "data holds recorded actions"),
+    "dashes": ("evaluate run {line} --b----c", "Unrecognized options: --b----c; see `understudy evaluate --help`"),
     "a second policy that is none": ("compare run data {line}", "neither a policy"),
     "a huge seed": ("train bc --data data --out {new} --seed 9223372036854775807", "accepted: 0 to 4294967295"),
     "too many threads": ("train bc --data data --out {new} --threads 100000", "accepted: 1 to 1024"),
@@ -437,3 +447,67 @@ def test_the_demo_refuses_before_it_records(tmp_path, capsys, words):
     assert main(["demo", "--out", str(tmp_path / "demo"), *words]) == 2
     assert "accepted" in capsys.readouterr().err
     assert not (tmp_path / "demo").exists()
+
+
+def test_an_episode_ends_in_a_world_where_it_is_told_to(story, said, tmp_path):
+    words = ["--out", tmp_path / "short", "--episodes", "1", "--max-steps", "2", "--after-success", "19"]
+    assert said("record", *LINE, *words)[0] == 0
+    assert len(Dataset.open(tmp_path / "short")[0]) == 2
+
+
+def test_a_comparison_on_training_starts_says_so(story, capsys):
+    assert main(["compare", "run", "run", *LINE, "--seed", "0", "--episodes", "2", "--workers", "1"]) == 0
+    assert capsys.readouterr().out.count("an honest figure needs other starts") == 1
+
+
+@pytest.mark.parametrize("name", ["bc[v2]", "a[/b]", "x:smile:y", "\x1b[2Jz", "\N{CYRILLIC SMALL LETTER ZHE}"])
+def test_a_name_is_printed_as_it_is_and_steers_no_terminal(story, capsys, tmp_path, name):
+    place = tmp_path / name
+    shutil.copytree(story / "run" / "policy", place)
+    assert main(["evaluate", str(place), *LINE, "--episodes", "1", "--workers", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert f"evaluating {str(place).replace(chr(27), chr(0xFFFD))} 1/1" in printed
+
+
+def command(folder, words, **options):
+    """Runs the command line in a process of its own."""
+    line = [sys.executable, "-c", "from understudy_command import main; raise SystemExit(main())", *words]
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, **options)
+
+
+def test_a_name_that_the_output_cannot_spell_is_no_reason_to_fail(story, tmp_path):
+    shutil.copytree(story / "run" / "policy", tmp_path / "\N{CYRILLIC SMALL LETTER ZHE}")
+    words = ["evaluate", f"{tmp_path}/\N{CYRILLIC SMALL LETTER ZHE}", *LINE, "--episodes", "1", "--workers", "1"]
+    done = command(story, words, env={**os.environ, "PYTHONIOENCODING": "latin-1"})
+    assert done.returncode == 0, done.stderr
+    assert r"/\u0436 1/1" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["inspect", "data"], ["inspect", "data", "--json"]])
+def test_output_that_nobody_reads_ends_a_command_without_a_finding(story, words):
+    reading, writing = os.pipe()
+    os.close(reading)
+    line = [sys.executable, "-c", "from understudy_command import main; raise SystemExit(main())", *words]
+    done = subprocess.run(line, cwd=story, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_a_long_argument_of_the_world_gives_a_short_name(story, said, tmp_path):
+    shutil.copytree(story / "run", tmp_path / "run")
+    words = ["--episodes", "1", "--workers", "1", "--env-arg", "note=" + "x" * 300]
+    assert said("evaluate", tmp_path / "run", *LINE, *words)[0] == 0
+    assert said("evaluate", tmp_path / "run", *LINE, *words[:-1], "note=" + "x" * 301)[0] == 0
+    assert len(list((tmp_path / "run" / "evaluations").glob("*.json"))) == 2
+
+
+def test_an_evaluation_is_kept_where_its_films_are_interrupted(story, said, tmp_path, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    shutil.copytree(story / "run", tmp_path / "run")
+    monkeypatch.setattr("understudy.cli.measuring.film_evaluation", interrupted)
+    code, line = said("evaluate", tmp_path / "run", *LINE, "--episodes", "1", "--workers", "1")
+    assert code == 130
+    assert "interrupted; the evaluation is kept in" in line and "understudy report" in line
+    assert list((tmp_path / "run" / "evaluations").glob("*.json"))

@@ -1,4 +1,6 @@
 import math
+from dataclasses import replace
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -111,3 +113,38 @@ def test_success_is_unknown_where_the_world_has_no_rule():
     assert one.to_json()["success_rate"] is None
     with pytest.raises(ConfigError, match="no success"):
         compare(one, one)
+
+
+@pytest.mark.parametrize("trials", [1, 7, 15, 20, 100, 997])
+def test_an_interval_of_none_begins_at_0_and_one_of_all_ends_at_1_exactly(trials):
+    assert wilson_interval(0, trials)[0] == 0.0 and wilson_interval(trials, trials)[1] == 1.0
+
+
+def test_starts_that_look_different_cannot_be_compared():
+    first = evaluation([True, False])
+    moved = Evaluation(first.world, first.seed, tuple(replace(trial, start=(0.1, 0.0)) for trial in first.trials))
+    with pytest.raises(ConfigError, match=r"the starts differ.*--env-arg"):
+        compare(first, moved)
+    rounded = tuple(replace(trial, start=(1e-7, 0.0)) for trial in first.trials)
+    assert compare(first, replace(first, trials=rounded)).both == 1  # another processor rounds otherwise
+
+
+def test_mcnemar_of_many_starts_is_what_the_sum_says():
+    """Against the sum of binomial coefficients, and quickly where that sum would take minutes."""
+    outcomes = [True] * 480 + [False] * 520
+    exact = 2 * sum(math.comb(1000, k) for k in range(481)) / 2**1000
+    assert compare(evaluation(outcomes), evaluation([not one for one in outcomes])).p_value == pytest.approx(
+        exact, rel=1e-12
+    )
+    outcomes = [True] * 49_900 + [False] * 50_100
+    p_value = compare(evaluation(outcomes), evaluation([not one for one in outcomes])).p_value
+    normal = 2 * NormalDist().cdf(-(100 - 0.5) / math.sqrt(100_000 / 4))  # with continuity correction
+    assert p_value == pytest.approx(normal, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("successes", "starts", "said"),
+    [(90, 100, "success 0.90 [0.83, 0.94] of 100"), (1999, 2000, "success 0.9995 [0.9972, 0.9999] of 2000")],
+)
+def test_what_is_neither_none_nor_all_does_not_read_so(successes, starts, said):
+    assert str(evaluation([True] * successes + [False] * (starts - successes))) == said

@@ -4,7 +4,7 @@ from tiny_worlds import Noise, Says, TinyWorld
 
 from understudy.errors import ConfigError, MissingDependency, WorldError
 from understudy.observers import Video, can_render
-from understudy.playback import Show, film_each
+from understudy.playback import Show, film, film_each
 from understudy.rollout import rollout
 from understudy.worlds import make_env
 
@@ -55,12 +55,56 @@ def test_films_of_a_report_have_fewer_pictures_and_end_soon_after_success(tmp_pa
         built.append(TinyWorld(length=100, infos=[{"success": step == 20} for step in range(1, 101)], **DRAWN))
         return built[-1]
 
-    shows = [(Show(Noise(), seed), tmp_path / f"{seed}.mp4") for seed in range(2)]
+    shows = [(Show(Noise(), int(whole), whole=whole), tmp_path / f"{whole}.mp4") for whole in (False, True)]
     assert film_each(world, shows, pictures_hz=10.0, after_success_s=0.2) is None
     assert len(built) == 1
-    for _, path in shows:
+    for (_, path), steps in zip(shows, (30, 100), strict=True):
         _, _, rate, frames = read(path)
-        assert (rate, len(frames)) == (10.0, 1 + 30 // 5)
+        assert (rate, len(frames)) == (10.0, 1 + steps // 5)
+
+
+def test_an_interrupted_film_of_a_report_is_not_kept(tmp_path):
+    class Impatient(Noise):
+        def act(self, observation):
+            raise KeyboardInterrupt
+
+    shows = [(Show(Noise(), 0), tmp_path / "whole.mp4"), (Show(Impatient(), 1), tmp_path / "cut.mp4")]
+    with pytest.raises(KeyboardInterrupt):
+        film_each(lambda: TinyWorld(length=9, **DRAWN), shows, pictures_hz=10.0, after_success_s=0.2)
+    assert [path.name for path in tmp_path.iterdir()] == ["whole.mp4"]
+
+
+class Fading(TinyWorld):
+    """Draws a few pictures, and then no more."""
+
+    def __init__(self, pictures, **options):
+        super().__init__(**options)
+        self.left = pictures
+
+    def render(self):
+        self.left -= 1
+        if self.left < 0:
+            raise RuntimeError("the screen is gone")
+        return super().render()
+
+
+def test_a_picture_that_fails_in_the_middle_is_a_reason_and_leaves_no_film(tmp_path):
+    world = lambda: Fading(4, length=9, **DRAWN)  # noqa: E731
+    shows = [Show(Noise(), 0)]
+    assert film(world, shows, tmp_path / "film.mp4") == "the world cannot be drawn: the screen is gone"
+    each = [(show, tmp_path / "each.mp4") for show in shows]
+    assert "the screen is gone" in film_each(world, each, pictures_hz=50.0, after_success_s=0.2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_of_one_pixel_is_filmed_or_a_reason(tmp_path):
+    class Speck(TinyWorld):
+        def render(self):
+            return np.full((1, 1, 3), 128, np.uint8)
+
+    why_not = film(lambda: Speck(length=9, **DRAWN), [Show(Noise(), 0)], tmp_path / "film.mp4")
+    assert (why_not is None) == (tmp_path / "film.mp4").exists()
+    assert why_not is None or "1 pixels" in why_not or "2 x 2" in why_not
 
 
 def test_a_world_that_draws_nothing_is_a_reason_and_no_error(tmp_path):

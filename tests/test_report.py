@@ -33,9 +33,10 @@ from understudy.recipe import DAggerConfig, TrainConfig
 from understudy.report import Clip, Report, StudyPoint, map_failures, write_report, write_run_report
 from understudy.report.charts import interval_bar, loss_chart, start_chart, study_chart
 from understudy.report.commands import training_command
-from understudy.report.failures import Leaving
+from understudy.report.failures import Axis, Leaving
 from understudy.report.markup import element
 from understudy.report.page import render
+from understudy.report.run_files import read_evaluations
 from understudy.report.sections import VIDEO_LIMIT_BYTES
 from understudy.runs import Run
 from understudy.spec import Channel, Spec
@@ -468,7 +469,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize(("shape", "recipe"), [(SHAPE, RECIPE), (FeedForwardConfig(), TrainConfig())])
-@pytest.mark.parametrize("notes", [{}, {"data": "my data", "env": "my_world:World-v0"}])
+@pytest.mark.parametrize("notes", [{"data": "my data"}, {"data": "my data", "env": "my_world:World-v0"}])
 def test_the_command_line_reads_the_printed_training_as_it_was(
     tmp_path: Path,
     parsed: list[dict[str, Any]],
@@ -484,7 +485,7 @@ def test_the_command_line_reads_the_printed_training_as_it_was(
     assert cli.main(command) == 0
     assert parsed == [
         {
-            "data": Path(notes.get("data", "DATA")),
+            "data": Path(notes["data"]),
             "out": run,
             "env": notes.get("env"),
             "members": members,
@@ -495,12 +496,19 @@ def test_the_command_line_reads_the_printed_training_as_it_was(
     ]
 
 
+@pytest.mark.parametrize("command", ["train", "dagger"])
+def test_a_run_from_python_has_no_command_that_would_repeat_it(tmp_path: Path, command: str) -> None:
+    config = config_of(FeedForward(SPEC, SHAPE), RECIPE)
+    rounds = {"gate": {"name": "dagger"}, "dagger": asdict(DAggerConfig())}
+    assert training_command(tmp_path, {**config, "command": command, **rounds}) is None
+
+
 @pytest.mark.parametrize("hidden", [(128, 128), (256, 256)])
 def test_the_printed_rounds_name_the_network_that_is_not_the_default_of_rounds(
     tmp_path: Path, hidden: tuple[int, ...]
 ) -> None:
     shape = FeedForwardConfig(hidden=hidden)
-    config = config_of(FeedForward(SPEC, shape), RECIPE, env="World-v0")
+    config = config_of(FeedForward(SPEC, shape), RECIPE, env="World-v0", data="data", expert="scripted")
     rounds = {"command": "dagger", "gate": {"name": "dagger"}, "dagger": asdict(DAggerConfig())}
     command = str(training_command(tmp_path, {**config, **rounds}))
     assert ("--hidden 256 256" in command) == (hidden == (256, 256))
@@ -736,3 +744,60 @@ def test_the_expert_s_time_is_shown_round_by_round():
 def test_a_ledger_that_nobody_measured_alone_and_odd_rows_still_make_a_page():
     rows = [{"step": 0, **LEDGER, "success_alone": None}, {"step": 1, "labels": "many"}, {"step": 2, **LEDGER}]
     assert Page(render(Report("DAgger", metrics=rows))).sections == {"expert"}
+
+
+def test_a_ledger_without_a_rate_counts_steps():
+    rows = [{"step": step, **LEDGER, "expert_seconds": 0.0} for step in (0, 1)]
+    text = render(Report("DAgger", metrics=rows))
+    assert "asked or drove for 100 steps in all" in text and "after 100 steps: 50%" in text
+
+
+def test_the_headline_is_of_starts_that_no_training_has_seen(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run")
+    trained = replace(evaluation(2, 200), seed=0)
+    elsewhere = replace(evaluation(3, 150), options={"env_arguments": ["light=dim"]})
+    for name, other in (("trained", trained), ("elsewhere", elsewhere)):
+        (run / "evaluations" / f"{name}.json").write_text(json.dumps(other.to_json()))
+    assert list(read_evaluations(run)) == ["World-v0", "elsewhere", "trained"]
+    assert "an honest figure needs other starts" not in write_run_report(run).read_text()
+    (run / "evaluations" / "World-v0.json").unlink()
+    assert "<dd>World-v0, light=dim</dd>" in write_run_report(run).read_text()
+    (run / "evaluations" / "elsewhere.json").unlink()
+    assert "an honest figure needs other starts" in write_run_report(run).read_text()
+
+
+def test_evaluations_of_starts_that_look_different_are_not_compared(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run")
+    moved = [replace(trial, start=(trial.start[0] + 2, *trial.start[1:])) for trial in evaluation(2).trials]
+    far = replace(evaluation(), trials=tuple(moved), options={"env_arguments": ["far=2.0"]})
+    (run / "evaluations" / "far.json").write_text(json.dumps(far.to_json()))
+    assert "On the same" not in write_run_report(run).read_text()
+
+
+def test_a_small_difference_of_many_starts_is_not_said_to_be_0(tmp_path: Path) -> None:
+    first = evaluation(pattern=False, count=2000)
+    fails = next(trial for trial in first.trials if not trial.success)
+    second = replace(
+        first, trials=tuple(replace(trial, success=trial.success or trial == fails) for trial in first.trials)
+    )
+    text = render(Report("R", evaluations={"a": first, "b": second}, comparisons=[("a", "b", compare(first, second))]))
+    assert "0.05 percentage points above" in text
+
+
+def test_what_a_fine_tuning_from_nothing_is_told_speaks_of_no_demonstrations_and_no_loss(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run")
+    (run / "metrics.jsonl").write_text('{"step": 100, "success": 0.5, "mean_return": 1.0}\n')
+    config = json.loads((run / "config.json").read_text())
+    del config["train"]
+    (run / "config.json").write_text(json.dumps({**config, "command": "finetune", "finetune": {"seed": 7}}))
+    text = write_run_report(run).read_text()
+    assert "demonstrations more" not in text and "Record more demonstrations" not in text and "low loss" not in text
+    assert "Practise for more steps" in text
+    assert ["training|", "7|"] in [row for rows in Page(text).tables for row in rows]
+
+
+def test_edges_of_the_failure_map_never_read_alike() -> None:
+    values = np.array([*np.linspace(0, 0.01, 119), 500.0])
+    axis = Axis("x", "m", values, tuple(np.quantile(values, [1 / 3, 2 / 3])), None)
+    assert len({axis.label(index) for index in range(3)}) == 3
+    assert "to 0\N{NO-BREAK SPACE}" not in axis.label(1)

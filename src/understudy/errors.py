@@ -12,6 +12,7 @@
     ├── ExpertError          an expert that answered nothing, NaN, or the wrong size
     ├── ActionError          an agent that asked for something that is no action
     ├── WorldError           an environment that raised, or returned what it may not (NaN, wrong size)
+    │   └── PictureError     an environment that cannot be drawn, or draws no picture that a film can hold
     ├── RobotError           a robot that was stopped, refuses to move, or answered what it may not
     │   └── RobotLost        a robot that cannot be reached; it may come back
     ├── WorkerError          a worker process that died or hung
@@ -127,6 +128,10 @@ class ActionError(UnderstudyError, ValueError):
 
 class WorldError(UnderstudyError, ValueError):
     """An environment raised, or returned something that is not an observation or a reward."""
+
+
+class PictureError(WorldError):
+    """An environment cannot be drawn, or draws no picture that a film can hold."""
 
 
 class RobotError(UnderstudyError, RuntimeError):

@@ -103,8 +103,11 @@ class Evaluation:
         if not self.is_judged:
             mean = float(np.mean([trial.total_reward for trial in self.trials]))
             return f"return {mean:.2f} over {len(self.trials)} (this world reports no success)"
+        digits = 2
+        while 0 < self.success_rate < 1 and round(self.success_rate, digits) in (0, 1):
+            digits += 1  # what is neither none nor all never reads as such
         low, high = self.interval
-        return f"success {self.success_rate:.2f} [{low:.2f}, {high:.2f}] of {len(self.trials)}"
+        return f"success {self.success_rate:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}] of {len(self.trials)}"
 
     def to_json(self) -> dict[str, Any]:
         """The evaluation as plain JSON: the summary, then a row for each start."""
@@ -284,21 +287,21 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     """Compares two policies that were evaluated on the same starts of one world.
 
     Raises:
-        ConfigError: the starts are not the same, or the world reports no success.
+        ConfigError: the starts are not the same, by their seeds or by what was observed first, or the world reports no
+            success.
     """
-    if first.world != second.world or [t.seed for t in first.trials] != [t.seed for t in second.trials]:
+    if first.world != second.world or not _same_starts(first, second):
         raise ConfigError(
             f"the starts differ ({first.world} from {first.seed}, {len(first.trials)} starts; {second.world} from "
-            f"{second.seed}, {len(second.trials)} starts); evaluate both with the same --env, --seed and --episodes"
+            f"{second.seed}, {len(second.trials)} starts); evaluate both with the same --env, --env-arg, --seed and "
+            "--episodes"
         )
     if not (first.is_judged and second.is_judged):
         raise ConfigError(f"{first.world} reports no success, so there is nothing to compare; use a world that does")
     outcomes = [(bool(a.success), bool(b.success)) for a, b in zip(first.trials, second.trials, strict=True)]
     only_first, only_second = outcomes.count((True, False)), outcomes.count((False, True))
     # Under "no difference" each start that only one solves is a fair coin; twice the smaller tail is two-sided.
-    discordant = only_first + only_second
-    tail = sum(math.comb(discordant, k) for k in range(min(only_first, only_second) + 1)) / 2**discordant
-    p_value = min(1.0, 2 * tail)
+    p_value = min(1.0, 2 * _heads_at_most(min(only_first, only_second), only_first + only_second))
     return Comparison(outcomes.count((True, True)), only_first, only_second, outcomes.count((False, False)), p_value)
 
 
@@ -308,7 +311,8 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tu
     share = successes / trials
     center = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / (1 + z * z / trials)
-    return max(0.0, center - half), min(1.0, center + half)
+    # At none and all the formula gives 0 and 1, but for rounding.
+    return max(0.0, center - half) if successes else 0.0, min(1.0, center + half) if successes < trials else 1.0
 
 
 def episodes_needed(difference: float, discordant: float, *, power: float = 0.8, level: float = 0.05) -> int:
@@ -332,6 +336,23 @@ def episodes_needed(difference: float, discordant: float, *, power: float = 0.8,
     needed, wanted = NormalDist().inv_cdf(1 - level / 2), NormalDist().inv_cdf(power)
     spread = needed * math.sqrt(discordant) + wanted * math.sqrt(discordant - difference**2)
     return math.ceil((spread / difference) ** 2)
+
+
+def _same_starts(first: Evaluation, second: Evaluation) -> bool:
+    if [trial.seed for trial in first.trials] != [trial.seed for trial in second.trials]:
+        return False
+    one, two = (np.concatenate([trial.start for trial in each.trials]) for each in (first, second))
+    return one.shape == two.shape and np.allclose(one, two, rtol=1e-4, atol=1e-6)  # another processor rounds otherwise
+
+
+def _heads_at_most(most: int, coins: int) -> float:
+    """Chance of at most `most` heads of so many fair coins, added from the likeliest number down."""
+    term, total = math.comb(coins, most) / 2**coins, 0.0
+    while most >= 0 and term > total * 1e-17:
+        total += term
+        term *= most / (coins - most + 1)
+        most -= 1
+    return total
 
 
 def _newcombe_paired(both: int, only_second: int, only_first: int, neither: int) -> tuple[float, float]:

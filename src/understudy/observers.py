@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.durable import make_folder, write_file
-from understudy.errors import ConfigError, MissingDependency
+from understudy.errors import ConfigError, MissingDependency, PictureError, UnderstudyError
 from understudy.rollout import Observer, Step
 from understudy.spec import spec_of
 
@@ -38,8 +38,8 @@ class Video(Observer):
     """Writes what `env.render()` shows into one MP4 (H.264, yuv420p, index first, so that any browser plays it).
 
     The file holds the episodes it sees, one after the other, in real time. It appears under its name when `close` is
-    called or the `with` block ends, also after an interruption, whole or not at all; before that it is in memory (a
-    few hundred kilobytes for a minute of a small picture).
+    called or the `with` block ends, also after an interruption, whole or not at all, but not where a picture failed;
+    before that it is in memory (a few hundred kilobytes for a minute of a small picture).
 
     Args:
         path: of the file; one that exists is replaced.
@@ -75,8 +75,9 @@ class Video(Observer):
     def __enter__(self) -> Video:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if not isinstance(error, PictureError):
+            self.close()
 
     def on_start(self, env: gym.Env[Any, Any], observation: NDArray[np.float32]) -> None:
         self._add(env)
@@ -105,9 +106,13 @@ class Video(Observer):
         if self._container is None:
             self._open(av, env, picture)
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-        frame = frame.reformat(self._stream.width, self._stream.height, "yuv420p")
-        frame.pts, frame.time_base = self._frames, 1 / self._stream.codec_context.framerate
-        self._container.mux(self._stream.encode(frame))
+        try:
+            frame = frame.reformat(self._stream.width, self._stream.height, "yuv420p")
+            frame.pts, frame.time_base = self._frames, 1 / self._stream.codec_context.framerate
+            self._container.mux(self._stream.encode(frame))
+        except av.error.FFmpegError as error:
+            size = f"{self._stream.width} x {self._stream.height}"
+            raise PictureError(f"no video can be made of pictures of {size} pixels ({error.strerror})") from error
         self._frames += 1
 
     def _open(self, av: Any, env: gym.Env[Any, Any], picture: NDArray[np.uint8]) -> None:
@@ -126,13 +131,18 @@ class Video(Observer):
         self._stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         # Half as many rows and columns of colour as of brightness: both sizes must be even.
         self._stream.width, self._stream.height = (
-            (given or drawn) // 2 * 2 for given, drawn in zip(self._size, (width, height), strict=True)
+            max(2, (given or drawn) // 2 * 2) for given, drawn in zip(self._size, (width, height), strict=True)
         )
         self._stream.pix_fmt, self._stream.options = "yuv420p", _QUALITY
 
 
 def _picture(env: gym.Env[Any, Any]) -> NDArray[np.uint8]:
-    picture = np.asarray(env.render())
+    try:
+        picture = np.asarray(env.render())
+    except UnderstudyError:
+        raise
+    except Exception as error:  # whatever a world's drawing code raises
+        raise PictureError(f"the world cannot be drawn: {str(error) or type(error).__name__}") from error
     if picture.ndim != 3 or picture.shape[2] != 3:
         raise ConfigError(
             f"the world drew {picture.shape or 'nothing'} instead of (height, width, 3); build it with "

@@ -12,7 +12,7 @@ import numpy as np
 
 from understudy.agent import Agent, Replay
 from understudy.episode import Episode
-from understudy.errors import ConfigError, MissingDependency
+from understudy.errors import ConfigError, MissingDependency, PictureError
 from understudy.observers import Video, can_render
 from understudy.rollout import rollout
 from understudy.sim.real_time import RealTime
@@ -24,12 +24,21 @@ _DRIFTED = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Show:
-    """One episode to be shown: who acts, and from which start."""
+    """One episode to be shown: who acts, and from which start.
+
+    Args:
+        agent: who acts.
+        seed: of the start.
+        options: for the reset.
+        steps: after which it ends, if the world does not end it before.
+        whole: to the end; a film may otherwise stop some time after the first success.
+    """
 
     agent: Agent
     seed: int
     options: dict[str, Any] = field(default_factory=dict)
     steps: int | None = None
+    whole: bool = True
 
     @classmethod
     def of(cls, episode: Episode) -> Show:
@@ -124,13 +133,13 @@ def film(world: World, shows: Iterable[Show], path: Path | str) -> str | None:
 def film_each(
     world: World, shows: Iterable[tuple[Show, Path]], *, pictures_hz: float, after_success_s: float
 ) -> str | None:
-    """Writes an MP4 for each show, in a world that is built once.
+    """Writes an MP4 for each show, in a world that is built once. A film that is interrupted is not kept.
 
     Args:
         world: builds the world with `render_mode="rgb_array"`.
         shows: each with the path of its film.
         pictures_hz: about so many pictures a second.
-        after_success_s: ends a film so many seconds after the first success.
+        after_success_s: ends the film of a show that need not be whole so many seconds after the first success.
 
     Returns:
         None, or why there is no film.
@@ -139,16 +148,17 @@ def film_each(
     def play(env: gym.Env[Any, Any]) -> None:
         control_hz = spec_of(env).control_hz or pictures_hz
         for show, path in shows:
-            with Video(path, every=max(1, round(control_hz / pictures_hz))) as video:
-                rollout(
-                    env,
-                    show.agent,
-                    seed=show.seed,
-                    options=show.options,
-                    max_steps=show.steps,
-                    after_success=round(control_hz * after_success_s),
-                    observers=[video],
-                )
+            video = Video(path, every=max(1, round(control_hz / pictures_hz)))
+            rollout(
+                env,
+                show.agent,
+                seed=show.seed,
+                options=show.options,
+                max_steps=show.steps,
+                after_success=None if show.whole else round(control_hz * after_success_s),
+                observers=[video],
+            )
+            video.close()
 
     return _drawn(world, play)
 
@@ -176,7 +186,7 @@ def _drawn(world: World, play: Callable[[gym.Env[Any, Any]], None]) -> str | Non
             return why_not
         play(env)
         return None
-    except MissingDependency as error:
+    except (MissingDependency, PictureError) as error:
         return str(error)
     finally:
         env.close()

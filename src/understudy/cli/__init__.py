@@ -34,6 +34,7 @@ from understudy.recipe import LARGEST_SEED
 from understudy.workers import MOST_WORKERS
 
 _SOON_S = 0.01
+_NOBODY_READS = 128 + signal.SIGPIPE  # what a shell says of a program that such a pipe ends
 _ABOUT = "Teach a robot by example: record demonstrations, clone them, measure the policy honestly."
 
 
@@ -97,8 +98,15 @@ for _name, _command in _COMMANDS.items():
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns its exit code: 0, 1 where `inspect` found errors, 2 for a user's mistake."""
+    """Runs one command.
+
+    Returns:
+        Its exit code: 0, 1 where `inspect` found errors, 2 for a user's mistake, 130 after Ctrl-C, 141 where nobody
+        reads the output any more.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has: a name is no reason to fail
     if words[:2] == ["train", "bc"]:
         words[:2] = ["train bc"]  # one command of two words
     with warnings.catch_warnings(), _no_ctrl_c_lost():
@@ -111,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tell(str(error))
         except BrokenPipeError:  # whoever reads the output, like `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return _NOBODY_READS
         except OSError as error:  # a file that may not be read, a name that is too long
             tell(f"{error.filename or 'the operating system'}: {in_words(error)}")
         except KeyboardInterrupt as interrupt:
@@ -168,6 +177,6 @@ def _parsed(words: list[str]) -> Callable[[], Any]:
 
 def _sentence(box: str) -> str:
     """What a box of tyro's says between its first two rules, without the help of each option."""
-    between = re.split(r"^.*(?:────|----).*$", box, flags=re.MULTILINE)[1]
+    between = re.split(r"^(?:[╭╰+-].*|[│| ] *)[─-]{4,}[╮╯+│| -]*$", box, flags=re.MULTILINE)[1]
     lines = (line[2:].rstrip("│ ") for line in between.splitlines())  # after the side of the box
     return " ".join(line.strip() for line in lines if line and not line.startswith(" " * 8))

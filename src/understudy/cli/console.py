@@ -13,12 +13,21 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-_console = Console(highlight=False)
+from understudy.report.markup import printable
+
+
+class _Screen(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # which ends a command, instead of an exit that looks like a finding of `inspect`
+
+
+_console = _Screen(highlight=False, markup=False, emoji=False)  # names of files are what they are
+_is_live = _console.is_terminal and not _console.is_dumb_terminal  # whether a bar can move
 _T = TypeVar("_T")
 
 
 class Bar:
-    """A progress bar with a time left on a terminal; a line now and then where there is none."""
+    """A progress bar with a time left on a terminal; a line now and then where there is none, or it draws no bars."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -31,7 +40,7 @@ class Bar:
     def start(self, what: str, total: int | None) -> None:
         self.stop()
         self._total, self._next_line, self._begun, self._note = total, 0.0, None, ""
-        self._task = self._progress.add_task(what, total=total, note="")
+        self._task = self._progress.add_task(printable(what), total=total, note="")
 
     def at(self, done: int, note: str | None = None) -> None:
         """Says how much is done; without a note, the last one stays."""
@@ -39,7 +48,7 @@ class Bar:
         self._note = self._note if note is None else note
         self._progress.update(self._task, completed=done, note=self._note)
         self._begun = self._begun or (done, time.monotonic())
-        if not self._progress.console.is_terminal and self._total and done >= self._next_line * self._total:
+        if not _is_live and self._total and done >= self._next_line * self._total:
             task = self._progress.tasks[0]
             said = (f"{task.description} {done}/{self._total}", self._left(done), self._note)
             say(" ".join(filter(None, said)))
@@ -70,24 +79,24 @@ class Bar:
 def progress() -> Iterator[Bar]:
     """A progress bar, for as long as the block runs."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
-    with Progress(*columns, console=_console, transient=True, disable=not _console.is_terminal) as progress:
+    with Progress(*columns, console=_console, transient=True, disable=not _is_live) as progress:
         yield Bar(progress)
 
 
 def say(text: str) -> None:
-    """One line on the screen, not broken where there is no screen and not read as markup."""
-    _console.print(text, markup=False, soft_wrap=True)
+    """One line on the screen, not broken where there is no screen; a name out of a file may not steer the terminal."""
+    _console.print(printable(text), soft_wrap=True)
 
 
 def tell(text: str) -> None:
     """One line beside the result: a mistake or a warning."""
-    print(f"understudy: {_plain(text)}", file=sys.stderr)
+    print(f"understudy: {printable(_plain(text))}", file=sys.stderr)
 
 
 def _plain(text: str) -> str:

@@ -40,6 +40,8 @@ from understudy.evaluate import EVALUATION_SEED, agent_for, world_spec
 from understudy.recipe import LARGEST_SEED
 from understudy.worlds import World
 
+_LONGEST_ON_A_ROBOT = 1000
+
 
 def record(
     out: Path,
@@ -53,7 +55,7 @@ def record(
     robot_arguments: RobotArguments = (),
     expert_arguments: ExpertArguments = (),
     limits: LimitsFile = None,
-    max_steps: int = 1000,
+    max_steps: int | None = None,
     rest_s: float | None = None,
 ) -> None:
     """Record demonstrations into a dataset, in a world or on a robot. An existing dataset grows.
@@ -65,13 +67,22 @@ def record(
         episodes: how many to record.
         seed: of the first start; the next after those recorded where not given.
         after_success: steps that a demonstration goes on after its first success; None for the world's own end.
-        max_steps: on a robot, after which an episode ends by itself.
+        max_steps: after which an episode ends by itself: earlier than the world ends it, or on a robot 1000 where not
+            given.
         rest_s: on a robot, seconds of rest between two episodes; where not given, until Enter is pressed.
     """
     require_within("episodes", episodes, 1, EVALUATION_SEED)
     require_within("seed", seed, 0, EVALUATION_SEED)
     require_within("after-success", after_success, 0)
+    require_within("max-steps", max_steps, 1)
+    if robot is None and (robot_arguments or expert_arguments or limits or rest_s is not None):
+        raise ConfigError(
+            "--robot-arg, --expert-arg, --limits and --rest-s are about a robot; name it with --robot NAME, or leave "
+            "them out"
+        )
     if robot is not None:
+        if env_arguments:
+            raise ConfigError("--env-arg is about a world that is recorded in; leave it out, or --robot")
         record_at(
             robot,
             out,
@@ -79,7 +90,7 @@ def record(
             episodes=episodes,
             seed=seed,
             after_success=after_success,
-            max_steps=max_steps,
+            max_steps=max_steps or _LONGEST_ON_A_ROBOT,
             rest_s=rest_s,
             env=env,
             robot_arguments=robot_arguments,
@@ -89,11 +100,17 @@ def record(
         return
     if env is None:
         raise ConfigError("say where to record: --env ID for a world, --robot NAME for a robot")
-    _record_in(world_of(env, env_arguments), out, expert, episodes, seed, after_success)
+    _record_in(world_of(env, env_arguments), out, expert, episodes, seed, max_steps, after_success)
 
 
 def _record_in(
-    factory: World, out: Path, expert: str, episodes: int, seed: int | None, after_success: int | None
+    factory: World,
+    out: Path,
+    expert: str,
+    episodes: int,
+    seed: int | None,
+    max_steps: int | None,
+    after_success: int | None,
 ) -> None:
     """Records in a world that can be reset to the start of a seed."""
     world = us.make_env(factory)
@@ -113,7 +130,14 @@ def _record_in(
             done = wins = 0
             with progress() as bar:
                 bar.start("recording", episodes)
-                saved = us.record(world, us.Demonstrator(teacher), dataset, seeds=seeds, after_success=after_success)
+                saved = us.record(
+                    world,
+                    us.Demonstrator(teacher),
+                    dataset,
+                    seeds=seeds,
+                    max_steps=max_steps,
+                    after_success=after_success,
+                )
                 try:
                     for done, (row, episode) in enumerate(saved, 1):
                         wins += episode.success == SUCCESS
@@ -168,7 +192,7 @@ def view(
     source: Source,
     env: Env,
     episodes: int = 3,
-    seed: int = EVALUATION_SEED,
+    seed: int | None = None,
     out: Path | None = None,
     execute: int | None = None,
     ensemble_decay: float | None = None,
@@ -179,7 +203,7 @@ def view(
     Args:
         source: a dataset or a bare folder (its actions are replayed), a policy folder, a run or an .onnx.
         episodes: how many to show.
-        seed: of a policy's first start.
+        seed: of a policy's first start; 10000 where not given.
         out: MP4 to write; a window opens where not given.
         execute: actions of a policy's chunk that are executed before it is asked again.
         ensemble_decay: ask at every step and average the open chunks with this decay instead.
@@ -190,8 +214,14 @@ def view(
     plain = world_of(env, env_arguments)
     if is_policy(source):
         agent = agent_for(policy_at(source, plain), execute=execute, ensemble_decay=ensemble_decay)
-        shows = [us.Show(agent, seed + index) for index in range(episodes)]
+        first = EVALUATION_SEED if seed is None else seed
+        shows = [us.Show(agent, first + index) for index in range(episodes)]
     else:
+        if any(option is not None for option in (seed, execute, ensemble_decay)):
+            raise ConfigError(
+                f"{source} holds recorded actions: --seed, --execute and --ensemble-decay are about a policy; leave "
+                "them out"
+            )
         dataset = recorded_in(source, plain)
         shows = [us.Show.of(dataset[index]) for index in range(min(episodes, len(dataset)))]
     if not shows:
@@ -216,7 +246,7 @@ def replay(
     robot: RobotName | None = None,
     robot_arguments: RobotArguments = (),
     limits: LimitsFile = None,
-    ramp_s: float = 0.5,
+    ramp_s: float | None = None,
     dry_run: bool = False,
     json_out: Json = None,
 ) -> None:
@@ -225,8 +255,8 @@ def replay(
     Args:
         data: a dataset, or a bare folder of .npz files.
         episodes: only so many.
-        ramp_s: on a robot, over which its velocity limit rises at the start; what an axis that takes velocities loses
-            by it, an open-loop replay does not make up.
+        ramp_s: on a robot, over which its velocity limit rises at the start, 0.5 where not given; what an axis that
+            takes velocities loses by it, an open-loop replay does not make up.
         dry_run: on a robot, everything but the wire.
     """
     require_within("episodes", episodes, 1)
@@ -234,11 +264,12 @@ def replay(
         raise ConfigError(
             "the actions are run on a robot (--robot) or in a world (--env, --env-arg); give one of the two"
         )
-    if robot is None and (robot_arguments or limits or dry_run):
-        raise ConfigError("--robot-arg, --limits and --dry-run are about a robot; name it with --robot NAME")
+    if robot is None and (robot_arguments or limits or dry_run or ramp_s is not None):
+        raise ConfigError("--robot-arg, --limits, --ramp-s and --dry-run are about a robot; name it with --robot NAME")
     if robot is not None:
         require_outputs(json_out)
-        told = replay_on(data, robot, robot_arguments, limits, episodes=episodes, ramp_s=ramp_s, dry_run=dry_run)
+        safety = us.SafetyConfig() if ramp_s is None else us.SafetyConfig(ramp_s=ramp_s)
+        told = replay_on(data, robot, robot_arguments, limits, safety, episodes=episodes, dry_run=dry_run)
         if json_out:
             write_json(json_out, told)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import replace
 from functools import partial
@@ -35,6 +36,8 @@ from understudy.worlds import World
 if TYPE_CHECKING:
     from understudy.interactive.ledger import Entry
 
+_LONGEST_NAME = 100
+
 
 def evaluate(
     policy: Source,
@@ -65,8 +68,7 @@ def evaluate(
     world = world_of(env, env_arguments)
     predictor = policy_at(policy, world)
     run = policy if (policy / "config.json").exists() else None
-    if seed < EVALUATION_SEED:
-        say(f"note: demonstrations start from seeds below {EVALUATION_SEED}; an honest figure needs other starts")
+    _note_training_starts(seed)
     kept = evaluations_folder(run) if run else None
     require_outputs(json_out, video)
     if kept:
@@ -77,33 +79,34 @@ def evaluate(
     if env_arguments:
         result = replace(result, options={**result.options, "env_arguments": list(env_arguments)})
     _describe(result)
-    how = [f"{key}-{value}" for key, value in result.options.items() if key != "env_arguments"]
-    name = re.sub(
-        r"[^\w.-]+",
-        "-",
-        "-".join([result.world.removeprefix("understudy/"), str(seed), str(episodes), *how, *env_arguments]),
-    )
     if json_out:
         write_json(json_out, result.to_json())
     if kept and (size := len(to_json_text(result.to_json()))) > LARGEST_JSON:
         say(f"not kept in {run}: {size} bytes, and its report reads {LARGEST_JSON} at most; fewer episodes, or --json")
         run = kept = None
+    name = _file_name(result)
     if kept:
         write_json(kept / f"{name}.json", result.to_json())
-    if video or run:
-        camera = world_of(env, env_arguments, render_mode="rgb_array")
-        agent = agent_for(predictor, execute=execute, ensemble_decay=ensemble_decay)
-        if video:
-            shows = [us.Show(agent, trial.seed) for trial in chosen_trials(result, FILMED_EACH)]
-            with progress() as bar:
-                why_not = us.film(camera, bar.over("filming", shows), video)
-            say(f"no video: {why_not}" if why_not else f"{video}: successes first, then failures")
-        if run:
+    if not video and not run:
+        return
+    camera = world_of(env, env_arguments, render_mode="rgb_array")
+    agent = agent_for(predictor, execute=execute, ensemble_decay=ensemble_decay)
+    if video:
+        shows = [us.Show(agent, trial.seed) for trial in chosen_trials(result, FILMED_EACH)]
+        with progress() as bar:
+            why_not = us.film(camera, bar.over("filming", shows), video)
+        say(f"no video: {why_not}" if why_not else f"{video}: successes first, then failures")
+    if run:
+        try:
             with progress() as bar:
                 why_not = film_evaluation(run, name, result, camera, agent, partial(bar.over, "filming for the report"))
-            if why_not:
-                say(f"no videos in the report: {why_not}")
-            say(f"{us.write_run_report(run)}: the report")
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"the evaluation is kept in {run}, not all of its films; `understudy report {run}` writes the report"
+            ) from None
+        if why_not:
+            say(f"no videos in the report: {why_not}")
+        say(f"{us.write_run_report(run)}: the report")
 
 
 def compare(
@@ -131,6 +134,7 @@ def compare(
     """
     world = world_of(env, env_arguments)
     policies = {str(path): policy_at(existing(path), world) for path in (first, second)}
+    _note_training_starts(seed)
     require_outputs(json_out)
     ledgers = {str(path): _ledger(existing(path)) for path in (first, second)}
     one, two = (
@@ -161,6 +165,22 @@ def compare(
 def report(run: Source) -> None:
     """Write the report of a run anew from what its folder holds."""
     say(f"{us.write_run_report(existing(run))}: the report")
+
+
+def _file_name(evaluation: Evaluation) -> str:
+    """What tells an evaluation from others of its run, short enough for any disk."""
+    options = [f"{key}-{value}" for key, value in evaluation.options.items() if key != "env_arguments"]
+    about = [evaluation.world.removeprefix("understudy/"), str(evaluation.seed), str(len(evaluation.trials)), *options]
+    whole = "-".join([*about, *evaluation.options.get("env_arguments", ())])
+    name = re.sub(r"[^\w.-]+", "-", whole, flags=re.ASCII)
+    if len(name) <= _LONGEST_NAME and whole.isascii():
+        return name
+    return f"{name[:_LONGEST_NAME]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def _note_training_starts(seed: int) -> None:
+    if seed < EVALUATION_SEED:
+        say(f"note: demonstrations start from seeds below {EVALUATION_SEED}; an honest figure needs other starts")
 
 
 def _evaluate(

@@ -38,7 +38,6 @@ def record_at(
     limits: Path | None,
 ) -> None:
     """Records demonstrations on the robot of that name; the operator's keys are those of the terminal."""
-    require_within("max-steps", max_steps, 1)
     require_within("rest-s", rest_s, 0)
     attended = rest_s is None and sys.stdin.isatty()
     fits = partial(require_growing, out, what=f"the robot {robot}")

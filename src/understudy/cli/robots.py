@@ -133,15 +133,14 @@ def replay_on(
     robot: str,
     arguments: Sequence[str],
     limits: Path | None,
+    safety: us.SafetyConfig,
     *,
     episodes: int | None,
-    ramp_s: float,
     dry_run: bool,
 ) -> list[dict[str, Any]]:
     """Plays recorded episodes open-loop through the same gate, and says how far they drift and what the gate did."""
     dataset = dataset_at(data, None)
     told: list[dict[str, Any]] = []
-    safety = us.SafetyConfig(ramp_s=ramp_s)
     fits = partial(require_fit, dataset.spec, what=str(dataset.path))
     with (
         robot_env(robot, arguments, limits, safety, dry_run=dry_run, fits=fits) as env,

@@ -19,7 +19,8 @@ from understudy.errors import ConfigError, require_within
 from understudy.evaluate import EVALUATION_SEED
 from understudy.presets import DEFAULT, FROM_SCRATCH, Preset, preset_called, with_clone
 from understudy.recipe import FinetuneConfig
-from understudy.runs import Run
+from understudy.report.words import is_number
+from understudy.runs import Run, read_metrics
 from understudy.workers import MOST_WORKERS
 from understudy.worlds import World
 
@@ -139,7 +140,7 @@ def finetune(
     with progress() as bar, _board(out, tensorboard, Board) as board:
         if begin is None:
             begin = _beginning(chosen, given_demos, config, world, out, bar, demos)
-        shown_steps = _Steps(bar, config.steps)
+        shown_steps = _Steps(bar, config.steps, done=_steps_done(out) if resume else 0)
         told = us.finetune(
             begin,
             world,
@@ -164,9 +165,9 @@ def finetune(
 class _Steps:
     """The steps of the world on the progress bar."""
 
-    def __init__(self, bar: Bar, steps: int) -> None:
+    def __init__(self, bar: Bar, steps: int, *, done: int) -> None:
         self._bar, self._steps, self._begun = bar, steps, False
-        self.done, self._tried, self._wins = 0, 0, 0
+        self.done, self._tried, self._wins = done, 0, 0
 
     def on_phase(self, phase: str, episodes: int) -> None:
         self._tried = self._wins = 0
@@ -179,6 +180,11 @@ class _Steps:
         self._tried += 1
         self._wins += episode.success == SUCCESS
         self._bar.at(self.done, f"{self._wins} of {self._tried} succeeded")
+
+
+def _steps_done(run: Path) -> int:
+    """Steps of the world that an interrupted run has behind it."""
+    return max((row["step"] for row in read_metrics(run) if is_number(row.get("step"))), default=0)
 
 
 def _update(preset: Preset, name: str | None, options: dict[str, Any]) -> Any:

@@ -24,7 +24,8 @@ class Entry:
         expert_steps: steps that the expert drove.
         interventions: takeovers, each from a step of the policy (or the start) to a step of the expert.
         context_switches: changes of the driver in either direction; the policy is who drives before the start.
-        expert_seconds: time of the steps at which the expert was asked or drove, at the control rate.
+        expert_seconds: time of the steps at which the expert was asked or drove, at the control rate; 0 where nobody
+            knows the rate.
         successes: episodes that succeeded, with the expert's help.
     """
 
@@ -51,9 +52,11 @@ class Entry:
         return Entry(**{key: value + getattr(other, key) for key, value in asdict(self).items()})
 
     def __str__(self) -> str:
+        unknown = self.labels and not self.expert_seconds
         return (
             f"{self.labels} labels, {self.expert_steps} of {self.steps} steps driven by the expert, "
-            f"{self.interventions} takeovers, {self.expert_seconds:.0f} s of the expert; "
+            f"{self.interventions} takeovers, {'an unknown time' if unknown else f'{self.expert_seconds:.0f} s'} of "
+            "the expert; "
             f"{self.successes} of {self.episodes} episodes succeeded with help"
         )
 

@@ -62,13 +62,13 @@ class HelpPoint:
     """A round of a DAgger run.
 
     Args:
-        seconds: that the expert was asked or drove up to and with this round.
+        spent: of the expert's time up to and with this round, in seconds or, where the rate is unknown, in steps.
         with_help: share of the round's episodes that succeeded; None for the demonstrations.
         alone: success of the round's policy; None where nobody measured it.
         interval: of `alone`, 95 %.
     """
 
-    seconds: float
+    spent: float
     with_help: float | None
     alone: float | None
     interval: tuple[float, float] | None
@@ -124,19 +124,19 @@ def study_chart(points: Sequence[StudyPoint]) -> Markup:
     return _svg("study", f"Success against the number of demonstrations. {said}", draw, height=260)
 
 
-def help_chart(points: Sequence[HelpPoint]) -> Markup:
-    """Success alone, with its 95 % interval, and with help against the expert's seconds."""
+def help_chart(points: Sequence[HelpPoint], unit: str) -> Markup:
+    """Success alone, with its 95 % interval, and with help against the expert's time in that unit."""
     alone = [
-        (point.seconds, point.alone, point.interval) for point in points if point.interval and point.alone is not None
+        (point.spent, point.alone, point.interval) for point in points if point.interval and point.alone is not None
     ]
-    helped = [(point.seconds, 100 * point.with_help) for point in points if point.with_help is not None]
+    helped = [(point.spent, 100 * point.with_help) for point in points if point.with_help is not None]
 
     def draw(axes: Axes) -> None:
         if alone:
             rates = np.array([100 * rate for _, rate, _ in alone])
             low, high = 100 * np.array([interval for *_, interval in alone]).T
             axes.errorbar(
-                [seconds for seconds, *_ in alone],
+                [spent for spent, *_ in alone],
                 rates,
                 np.maximum([rates - low, high - rates], 0),
                 color=BLUE,
@@ -148,13 +148,13 @@ def help_chart(points: Sequence[HelpPoint]) -> Markup:
         if helped:
             axes.plot(*zip(*helped, strict=True), color=ORANGE, marker="s", linestyle="--", label="with help")
         axes.set_xlim(left=0)
-        axes.set_xlabel("expert's time in all (s)")
+        axes.set_xlabel(f"expert's time in all ({unit})")
         axes.set_ylabel("success")
         _percent(axes)
         axes.grid(axis="y")
         _legend(axes)
 
-    said = "; ".join(f"after {seconds:.0f} s: {rate:.0%}" for seconds, rate, _ in alone)
+    said = "; ".join(f"after {spent:.0f} {unit}: {rate:.0%}" for spent, rate, _ in alone)
     return _svg("help", f"Success of the policy alone against the expert's time. {said}", draw, height=260)
 
 

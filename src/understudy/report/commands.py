@@ -17,7 +17,7 @@ from understudy.recipe import DAGGER_RECIPE, DAGGER_SHAPE, DAggerConfig, Finetun
 
 
 def training_command(run: Path, config: Mapping[str, Any]) -> str | None:
-    """The command that trains the policy of a run again; None where none does.
+    """The command that trains the policy of a run again; None where none does, as of a run from Python.
 
     Args:
         run: the run's folder.
@@ -39,7 +39,11 @@ def training_command(run: Path, config: Mapping[str, Any]) -> str | None:
         if kind != "feedforward":
             return None
         shape, recipe = FeedForwardConfig.from_json(policy), TrainConfig(**config.get("train", {}))
-        words = ["--data", config.get("data", "DATA"), "--out", run, "--members", members]
+        if not all(
+            name in config for name in (("data",) if config["command"] == "train" else ("data", "env", "expert"))
+        ):
+            return None
+        words = ["--data", config["data"], "--out", run, "--members", members]
         words += _options(shape, DAGGER_SHAPE if config["command"] == "dagger" else None)
         if "env" in config:
             words += ["--env", config["env"]]
@@ -49,7 +53,7 @@ def training_command(run: Path, config: Mapping[str, Any]) -> str | None:
             return _line("train", "bc", *words, *_options(recipe))
         gate = dict(config["gate"])
         rounds = DAggerConfig(**config["dagger"])
-        words += ["--expert", config.get("expert", "EXPERT"), "--gate", gate.pop("name")]
+        words += ["--expert", config["expert"], "--gate", gate.pop("name")]
         for name, value in gate.items():
             words += ["--gate-arg", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
         start = [config["start"]] if "start" in config else []

@@ -17,17 +17,22 @@ _COUNTS = ("episodes", "steps", "labels", "expert_steps", "interventions", "cont
 
 
 def expert_time(report: Report) -> Markup | None:
-    """Success with help and alone against the seconds that the expert was asked or drove; None without a ledger."""
+    """Success with help and alone against the time that the expert was asked or drove; None without a ledger.
+
+    A ledger has no seconds where the rate is unknown; the time is then told in the steps that carry a label.
+    """
     rows = [row for row in report.metrics if is_number(*(row.get(key) for key in ("expert_seconds", "step", *_COUNTS)))]
     if not rows:
         return None
-    spent = list(accumulate(row["expert_seconds"] for row in rows))
-    help_points = [_point(row, seconds) for row, seconds in zip(rows, spent, strict=True)]
+    timed = any(row["expert_seconds"] for row in rows)
+    key, unit, in_words = ("expert_seconds", "s", _duration) if timed else ("labels", "steps", _steps)
+    spent = list(accumulate(row[key] for row in rows))
+    help_points = [_point(row, so_far) for row, so_far in zip(rows, spent, strict=True)]
     head = ["Round", "Expert's time", "Labels", "Driven by the expert", "Takeovers", "With help", "Alone"]
     lines = [
         (
             "demonstrations" if row["step"] == 0 else f"{row['step']:,}",
-            _duration(row["expert_seconds"]),
+            in_words(row[key]),
             f"{row['labels']:,}",
             f"{row['expert_steps']:,} of {counted(row['steps'], 'step')}",
             f"{row['interventions']:,}",
@@ -37,7 +42,7 @@ def expert_time(report: Report) -> Markup | None:
         for row, point in zip(rows, help_points, strict=True)
     ]
     words = (
-        f"The expert was asked or drove for {_duration(spent[-1])} in all, the demonstrations included. "
+        f"The expert was asked or drove for {in_words(spent[-1])} in all, the demonstrations included. "
         "With help: episodes of the round, in which the expert may drive. Alone: the round's policy on starts that "
         "serve for watching the progress, not for the result above; in parentheses its 95% interval."
     )
@@ -45,17 +50,17 @@ def expert_time(report: Report) -> Markup | None:
         "expert",
         "What the expert's time bought",
         element("p", words),
-        element("figure", help_chart(help_points)),
+        element("figure", help_chart(help_points, unit)),
         table("The ledger, round by round", head, lines, class_="figures"),
     )
 
 
-def _point(row: Mapping[str, Any], seconds: float) -> HelpPoint:
+def _point(row: Mapping[str, Any], spent: float) -> HelpPoint:
     with_help = row["successes"] / max(1, row["episodes"]) if row["step"] else None
     if not is_number(row.get("success_alone"), row.get("starts_alone")):
-        return HelpPoint(seconds, with_help, None, None)
+        return HelpPoint(spent, with_help, None, None)
     alone, starts = min(max(float(row["success_alone"]), 0.0), 1.0), max(1, int(row["starts_alone"]))
-    return HelpPoint(seconds, with_help, alone, wilson_interval(round(alone * starts), starts))
+    return HelpPoint(spent, with_help, alone, wilson_interval(round(alone * starts), starts))
 
 
 def _alone(point: HelpPoint) -> str:
@@ -66,3 +71,7 @@ def _alone(point: HelpPoint) -> str:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def _steps(count: float) -> str:
+    return counted(round(count), "step")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from understudy.report.charts import start_chart
 from understudy.report.contents import Report
 from understudy.report.failures import Axis, Cell, FailureMap, Leaving, map_failures
@@ -27,7 +30,7 @@ def failures(report: Report) -> Markup | None:
         "Why does it fail?",
         element("p", _where(found)),
         element("p", _leaving(found, rate)),
-        element("div", element("p", element("b", "What to try")), _advice(found), class_="hint"),
+        element("div", element("p", element("b", "What to try")), _advice(found, report.config), class_="hint"),
         element(
             "div",
             element("figure", chart, element("figcaption", _caption(found))),
@@ -98,7 +101,17 @@ def _explains(found: FailureMap) -> bool:
     return failed.left / failed.trials > 1.25 * (succeeded.left / succeeded.trials if succeeded.trials else 0)
 
 
-def _advice(found: FailureMap) -> Markup:
+def _advice(found: FailureMap, config: Mapping[str, Any]) -> Markup:
+    if config.get("command") == "finetune" and "data" not in config:
+        tips = ["Practise for more steps, or with demonstrations (--demos)."]
+    else:
+        tips = _tips(found) or [
+            "Watch the videos of failures: neither the start nor the training range tells them apart."
+        ]
+    return element("ul", (element("li", tip) for tip in tips))
+
+
+def _tips(found: FailureMap) -> list[str]:
     failed = found.failures
     tips = []
     if found.clear:
@@ -116,9 +129,7 @@ def _advice(found: FailureMap) -> Markup:
             "Most failures stay within the range of the training data, so it is the action that is wrong there: watch "
             "the videos for timing and precision, and look at the held-out loss."
         )
-    if not tips:
-        tips.append("Watch the videos of failures: neither the start nor the training range tells them apart.")
-    return element("ul", (element("li", tip) for tip in tips))
+    return tips
 
 
 def _caption(found: FailureMap) -> str:

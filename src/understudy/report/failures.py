@@ -15,6 +15,7 @@ from understudy.spec import Spec
 
 LEVEL = 0.05
 SHUFFLES = 1999
+_SHUFFLED_AT_ONCE = 1_000_000  # outcomes, which bounds the memory
 _STARTS_FOR_THIRDS = 90
 _SAME_CHANNEL = 0.9
 
@@ -60,8 +61,10 @@ class Axis:
         return f"{self._number(self.edges[index - 1])} to {self._number(self.edges[index])}{unit}"
 
     def _number(self, value: float) -> str:
-        # As many digits as tell a hundredth of the range, so that neighbouring edges never read alike.
-        digits = max(0, 2 - int(np.floor(np.log10(np.ptp(self.values))))) if len(self.values) else 0
+        # As many digits as tell a tenth of the narrowest cell, so that neighbouring edges never read alike.
+        low, *_, high = np.quantile(self.values, [0.25, 0.75])
+        widths = [width for width in (*np.diff(self.edges), high - low, np.ptp(self.values)) if width > 0]
+        digits = max(0, 1 - int(np.floor(np.log10(min(widths, default=1.0)))))
         text = f"{value:.{min(digits, 9)}f}" if 1e-6 < abs(value) < 1e6 or not value else f"{value:.3g}"
         return text.replace("-", "\N{MINUS SIGN}")
 
@@ -239,8 +242,13 @@ def _compare(
     if success.all() or not success.any():
         return observed, None
     generator = np.random.default_rng(0)
-    shuffled = generator.permuted(np.tile(success.astype(np.float64), (SHUFFLES, 1)), axis=1)
-    largest = scores(shuffled).max(1)  # (shuffles,)
+    at_once = max(1, _SHUFFLED_AT_ONCE // len(success))
+    largest = np.concatenate(  # (shuffles,)
+        [
+            scores(generator.permuted(np.tile(success.astype(np.float64), (count, 1)), axis=1)).max(1)
+            for count in (min(at_once, SHUFFLES - done) for done in range(0, SHUFFLES, at_once))
+        ]
+    )
     at_least = (largest[:, None] >= observed - 1e-9).sum(0)  # (C,)
     return observed, (1 + at_least) / (1 + SHUFFLES)
 

@@ -45,7 +45,8 @@ def film_evaluation(
         StorageError: the disk is full or failed.
     """
     filmed = over(chosen_trials(evaluation, FILMED_EACH))
-    shows = ((Show(agent, trial.seed), _path(run, name, trial)) for trial in filmed)
+    # Where success is that of the last step, an episode that fails may have succeeded on its way: its film goes on.
+    shows = ((Show(agent, trial.seed, whole=not trial.success), _path(run, name, trial)) for trial in filmed)
     return film_each(world, shows, pictures_hz=_PICTURES_HZ, after_success_s=_AFTER_SUCCESS_S)
 
 

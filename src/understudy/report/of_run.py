@@ -18,6 +18,7 @@ from understudy.report.contents import Report
 from understudy.report.films import clips
 from understudy.report.page import write_report
 from understudy.report.run_files import read_config, read_evaluations, read_health
+from understudy.report.sections import execution_of
 from understudy.runs import read_metrics
 from understudy.spec import Spec
 
@@ -50,7 +51,7 @@ def write_run_report(
     config, health, named = read_config(run), read_health(run), read_evaluations(run)
     labels = _labels(named)
     evaluations = {labels[name]: evaluation for name, evaluation in named.items()}
-    settings = config.get("train", {})
+    settings = {**config.get("train", {}), **config.get("finetune", {})}
     training = training_command(run, config)
     report = Report(
         title=f"{config.get('policy', {}).get('kind', 'Policy')} policy {run.resolve().name}",
@@ -94,9 +95,9 @@ def _labels(evaluations: Mapping[str, Evaluation]) -> dict[str, str]:
 
 
 def _said(evaluation: Evaluation) -> list[str]:
-    options = [f"{key} {value}" for key, value in evaluation.options.items() if key != "env_arguments"]
     starts = f"{len(evaluation.trials)} starts from {evaluation.seed}"
-    return [evaluation.world, starts, *options, *evaluation.options.get("env_arguments", ())]
+    arguments = evaluation.options.get("env_arguments", ())
+    return [evaluation.world, starts, *execution_of(evaluation), *arguments]
 
 
 def _comparisons(evaluations: Mapping[str, Evaluation]) -> Iterator[tuple[str, str, Comparison]]:

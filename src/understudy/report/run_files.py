@@ -10,7 +10,7 @@ from typing import Any
 from understudy.dataset import strict_json
 from understudy.durable import is_regular
 from understudy.errors import ConfigError, DataError
-from understudy.evaluate import Evaluation
+from understudy.evaluate import EVALUATION_SEED, Evaluation
 
 LARGEST_JSON = 64 * 2**20
 _NUMBER = int | float
@@ -55,7 +55,9 @@ def read_config(run: Path) -> dict[str, Any]:
     if not os.path.lexists(path):
         raise ConfigError(f"{run} holds no config.json, so it is no run; give the folder that --out of training named")
     config = read_object(path)
-    if "command" not in config or not all(isinstance(config.get(part, {}), dict) for part in ("policy", "train")):
+    if "command" not in config or not all(
+        isinstance(config.get(part, {}), dict) for part in ("policy", "train", "finetune")
+    ):
         raise ConfigError(f"{str(path)!r} is not what a training wrote; train anew")
     return config
 
@@ -83,13 +85,20 @@ def evaluations_folder(run: Path) -> Path:
 
 
 def read_evaluations(run: Path) -> dict[str, Evaluation]:
-    """The evaluations of a run by name, the one of the most starts and the fewest options first.
+    """The evaluations of a run by name, that which tells most about the policy first.
+
+    That is the one of the most starts which no training has seen, in the world as it is, with the fewest options.
 
     Raises:
         ConfigError: one cannot be read, or is not what `understudy evaluate` wrote.
     """
     found = {path.stem: _evaluation(path) for path in evaluations_folder(run).glob("*.json")}
-    return dict(sorted(found.items(), key=lambda item: (-len(item[1].trials), len(item[1].options), item[0])))
+    return dict(sorted(found.items(), key=lambda item: (*_rank(item[1]), item[0])))
+
+
+def _rank(evaluation: Evaluation) -> tuple[bool, bool, int, int]:
+    of_training, elsewhere = evaluation.seed < EVALUATION_SEED, "env_arguments" in evaluation.options
+    return of_training, elsewhere, -len(evaluation.trials), len(evaluation.options)
 
 
 def _evaluation(path: Path) -> Evaluation:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from understudy.durable import is_regular
-from understudy.evaluate import Comparison, Evaluation, compare
+from understudy.evaluate import EVALUATION_SEED, Comparison, Evaluation, compare
 from understudy.report.charts import (
     StudyPoint,
     interval_bar,
@@ -22,7 +22,17 @@ from understudy.report.charts import (
 from understudy.report.contents import Clip, Report, is_judged
 from understudy.report.failures import LEVEL, Leaving
 from understudy.report.markup import Child, Markup, element, join, table
-from understudy.report.words import between, chance, counted, is_number, number, percent, points, success_of
+from understudy.report.words import (
+    between,
+    chance,
+    counted,
+    is_number,
+    number,
+    percent,
+    point_digits,
+    points,
+    success_of,
+)
 
 VIDEO_LIMIT_BYTES = 8 * 2**20
 _VIDEOS_LIMIT_BYTES = 4 * VIDEO_LIMIT_BYTES
@@ -45,12 +55,18 @@ def headline(report: Report) -> Markup | None:
     trials = len(evaluation.trials)
     times = [trial.time_to_success_s for trial in evaluation.trials if trial.time_to_success_s is not None]
     facts = {
-        "World": evaluation.world,
+        "World": ", ".join([evaluation.world, *evaluation.options.get("env_arguments", ())]),
         "Starts": f"{trials:,} (seeds {evaluation.seed:,} to {evaluation.seed + trials - 1:,})",
+        "Executed with": ", ".join(execution_of(evaluation)),
         "Trained on": report.data,
         "Median time to success": f"{statistics.median(times):.1f} s" if times else "",
     }
-    listed = _facts([(name, value) for name, value in facts.items() if value])
+    listed = join(
+        element("p", "Demonstrations start from these seeds, too: an honest figure needs other starts.", class_="hint")
+        if evaluation.seed < EVALUATION_SEED
+        else None,
+        _facts([(name, value) for name, value in facts.items() if value]),
+    )
     if not is_judged(evaluation):
         mean = statistics.fmean(trial.total_reward for trial in evaluation.trials)
         said = f"is the mean return over {counted(trials, 'start')}. This world does not say what counts as success."
@@ -71,6 +87,11 @@ def headline(report: Report) -> Markup | None:
     )
     unseen = element("h2", "Result", class_="unseen", id="result-heading")
     return element("section", unseen, hero, listed, id="result", aria_labelledby="result-heading")
+
+
+def execution_of(evaluation: Evaluation) -> list[str]:
+    """The options of the execution that are not the default."""
+    return [f"{key} {value}" for key, value in evaluation.options.items() if key != "env_arguments"]
 
 
 def results(report: Report) -> Markup | None:
@@ -116,12 +137,13 @@ def _comparison(first: str, second: str, comparison: Comparison) -> Markup:
         verdict = "Not told apart."
     else:
         verdict = f"Better: {second if comparison.difference > 0 else first}."
-    size = f"{abs(100 * comparison.difference):.0f} percentage points"
+    digits = point_digits(comparison.difference)
+    size = f"{abs(100 * comparison.difference):.{digits}f} percentage points"
     size = f"{size} {'above' if comparison.difference > 0 else 'below'}" if comparison.difference else "the same as"
     words = (
         f" On the same {counted(comparison.episodes, 'start')}, the success rate of {second} is {size} that of {first} "
-        f"(95% interval of the difference {points(low)} to {points(high)}; {chance(comparison.p_value)}, exact test "
-        "of McNemar)."
+        f"(95% interval of the difference {points(low, digits)} to {points(high, digits)}; "
+        f"{chance(comparison.p_value)}, exact test of McNemar)."
     )
     counts = (comparison.both, comparison.only_first, comparison.only_second, comparison.neither)
     return join(
@@ -229,9 +251,9 @@ def _training_findings(rows: Sequence[Mapping[str, Any]]) -> str:
         said += (
             f"The held-out loss was lowest at step {step:,} ({number(best)}) and ended at {number(held_out[-1][0])}. "
         )
-    return (
-        said + "A low loss does not promise success: it is measured where the expert went, not where the policy goes."
-    )
+    if any(is_number(row.get(key)) for row in rows for key in ("loss", "held_out_loss")):
+        said += "A low loss does not promise success: it is measured where the expert went, not where the policy goes."
+    return said
 
 
 def videos(report: Report) -> Markup | None:

@@ -25,9 +25,15 @@ def between(interval: tuple[float, float]) -> str:
     return f"{percent(interval[0])} to {percent(interval[1])}"
 
 
-def points(difference: float) -> str:
+def points(difference: float, digits: int = 0) -> str:
     """A difference of two shares, in percentage points with its sign."""
-    return f"{100 * difference:+.0f}".replace("-", "\N{MINUS SIGN}")
+    return f"{100 * difference:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def point_digits(difference: float) -> int:
+    """Decimals with which a difference in percentage points does not read as none."""
+    size = abs(100 * difference)
+    return max(1, math.ceil(-math.log10(size))) if 0 < size < 1 else 0
 
 
 def chance(p_value: float) -> str:
