@@ -131,8 +131,8 @@ def test_an_interrupted_command_goes_on_with_resume(story, tmp_path, capsys, mon
     behind = read_metrics(tmp_path / "run")[-1]["step"]
     capsys.readouterr()
     assert finetune(tmp_path, "run", *words, "--resume") == 0
-    first = re.search(r"^fine-tuning (\d+)/", capsys.readouterr().out, re.MULTILINE)
-    assert first and int(first[1]) > behind > 0, "progress goes on where it was"
+    done = re.findall(r"^fine-tuning (\d+)/", capsys.readouterr().out, re.MULTILINE)
+    assert int(done[0]) > behind > 0, "progress goes on where it was"
     weights = "policy/weights.safetensors"
     assert (tmp_path / "run" / weights).read_bytes() == (story / "run" / weights).read_bytes()
 

@@ -117,7 +117,8 @@ def test_success_is_unknown_where_the_world_has_no_rule():
 
 @pytest.mark.parametrize("trials", [1, 7, 15, 20, 100, 997])
 def test_an_interval_of_none_begins_at_0_and_one_of_all_ends_at_1_exactly(trials):
-    assert wilson_interval(0, trials)[0] == 0.0 and wilson_interval(trials, trials)[1] == 1.0
+    assert wilson_interval(0, trials)[0] == 0.0
+    assert wilson_interval(trials, trials)[1] == 1.0
 
 
 def test_starts_that_look_different_cannot_be_compared():

@@ -270,3 +270,27 @@ def test_an_error_of_ours_keeps_its_type_and_says_where():
 def test_no_worker_is_a_mistake():
     with pytest.raises(ConfigError, match="workers is 0"):
         list(rollouts(tiny(), STILL, [0], workers=0))
+
+
+def test_what_is_executed_lies_inside_limits_that_float32_cannot_hold():
+    class Strict(TinyWorld):
+        def __init__(self):
+            super().__init__()
+            self.action_space = gym.spaces.Box(-0.1, 0.1, (2,), np.float64)
+
+        def step(self, action):
+            assert self.action_space.contains(action.astype(np.float64))
+            return super().step(action)
+
+    episode = rollout(Strict(), Says(np.array([5, -5], np.float32)), seed=0)
+    np.testing.assert_allclose(episode.actions, [[0.1, -0.1]] * 5, rtol=1e-6)
+
+
+def test_a_world_that_counts_its_actions_is_refused():
+    class Gears(TinyWorld):
+        def __init__(self):
+            super().__init__()
+            self.action_space = gym.spaces.Box(0, 2, (2,), np.int64)
+
+    with pytest.raises(ConfigError, match=r"actions must be real numbers; this world has Box\(0, 2"):
+        rollout(Gears(), Says(np.zeros(2, np.float32)), seed=0)

@@ -101,3 +101,11 @@ def test_worlds_with_equal_channels_are_told_apart_by_their_ids():
     reach.require_same_task(reach, what="the world", against="the policy")
     with pytest.raises(SpecMismatch, match="1 observation channels against 2"):
         reach.require_same_task(replace(reach, observations=(Channel("x"),) * 2), what="the world", against="it")
+
+
+def test_half_ranges_are_infinite_where_there_is_no_limit_and_no_room():
+    largest = float(np.finfo(np.float32).max)
+    limits = [(-1, 3), (-math.inf, math.inf), (0, math.inf), (2, 2), (-largest, largest)]
+    spec = Spec("", 0.0, (Channel("x"),), tuple(Channel(str(index), "", *pair) for index, pair in enumerate(limits)))
+    assert spec.action_half_ranges.tolist() == [2.0, *[math.inf] * 4]
+    assert spec.action_half_ranges.dtype == np.float32

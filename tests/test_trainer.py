@@ -393,3 +393,18 @@ def test_a_loss_that_nothing_is_held_out_for_is_not_told(demos):
     assert told[0].startswith("loss ")
     assert "held out" not in told[0]
     assert ", held out " in told[1]
+
+
+def test_a_training_does_not_go_on_from_another_trained_policy(demos, tmp_path):
+    """A trained policy keeps its scaling, so weights of one and the scaling of another would make neither."""
+    first, other = (train(FeedForward(SPEC, SHAPE).initialized(seed), demos, QUICK) for seed in (0, 1))
+    train(first, demos, QUICK, run=tmp_path / "run")
+    with pytest.raises(ConfigError, match="start_fingerprint"):
+        train(other, demos, QUICK, run=tmp_path / "run", resume=True)
+    train(first, demos, QUICK, run=tmp_path / "run", resume=True)
+
+
+def test_what_is_trained_acts_by_its_mean(demos):
+    policy = FeedForward(SPEC, replace(SHAPE, head="gaussian")).initialized(0)
+    policy.acts = "sampled"
+    assert train(policy, demos, QUICK).acts == "mean"

@@ -26,7 +26,7 @@ EVALUATION_SEED = 10_000
 SUSTAINED_STEPS = 25
 MOST_EPISODES = 1_000_000
 _RANGE_MARGIN = 0.1
-_OPTIONS = ("execute", "ensemble_decay", "env_arguments")
+_OPTIONS = ("execute", "ensemble_decay", "max_steps", "env_arguments")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,8 @@ class Evaluation:
         world: id of the world.
         seed: S; start i is `reset(seed=S + i)`.
         trials: one for each start, in order.
-        options: how it was executed where that was not the default (`execute`, `ensemble_decay`, `env_arguments`).
+        options: how it was executed where that was not the default (`execute`, `ensemble_decay`, `max_steps`,
+            `env_arguments`).
     """
 
     world: str
@@ -217,12 +218,13 @@ def evaluate(
         on_trial: called after each episode, in order.
 
     Raises:
-        ConfigError: `episodes`, `seed` or an option of the execution is out of range.
+        ConfigError: `episodes`, `seed`, `max_steps` or an option of the execution is out of range.
         SpecMismatch: the policy was trained for other channels, another order, other units or another rate.
         WorkerError: a worker process died or hung.
     """
     require_within("episodes", episodes, 1, MOST_EPISODES)
     require_within("seed", seed, 0, LARGEST_SEED)
+    require_within("max_steps", max_steps, 1)
     spec = world_spec(world)
     policy.spec.require(spec, what=spec.env_id, against="the policy")
     statistics = getattr(policy, "statistics", None)
@@ -233,7 +235,7 @@ def evaluate(
         trial = judge(index, episode, spec, statistics[0] if statistics else None)
         trials.append(trial)
         on_trial(trial)
-    options = {"execute": execute, "ensemble_decay": ensemble_decay}
+    options = {"execute": execute, "ensemble_decay": ensemble_decay, "max_steps": max_steps}
     return Evaluation(
         spec.env_id, seed, tuple(trials), {name: value for name, value in options.items() if value is not None}
     )

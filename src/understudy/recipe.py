@@ -85,7 +85,8 @@ class DAggerConfig:
         episodes: collected in each round.
         max_steps: ends a collected episode earlier than the world does.
         after_success: steps that a collected episode goes on after its first success; None for the world's own end.
-        warm: each training goes on from the weights of the last one; without it each begins anew.
+        warm: each training goes on from the weights of the last one, so that no episode can be held out; without it
+            each begins anew.
         cap: largest deviation of the policy from the expert, in half-ranges of the actions (root mean square), above
             which the expert drives whatever the gate says. For dangerous early rounds; it asks the expert at every
             step, and those labels count. Off where not given.
@@ -133,7 +134,8 @@ class FinetuneConfig:
             policy leaves unexplained of them; `own`, the one a Gaussian policy was trained with; `range`, half of the
             range of each action.
         deviation_factor: multiplies it.
-        least_deviation: that it never goes below, in half-ranges of the actions.
+        least_deviation: that it never goes below, in half-ranges of the actions; nor below exp(-5) deviations of the
+            demonstrated ones.
         correlation: of the exploration from one step to the next, in [0, 1).
         judge_episodes: by which each candidate is judged at the end: the best and the last policy, each as a
             distribution and as its mean, and the mean of the average. 0 deploys the mean of the best without a trial.

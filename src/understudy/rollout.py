@@ -186,7 +186,16 @@ def _action_limits(env: gym.Env[Any, Any]) -> tuple[NDArray[np.float32], NDArray
     space = env.action_space
     if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
         raise ConfigError(f"actions must be a Box of one row (A,); this world has {space}")
-    return space.low.astype(np.float32), space.high.astype(np.float32)
+    if not np.issubdtype(space.dtype, np.floating):
+        raise ConfigError(
+            f"actions must be real numbers; this world has {space}; wrap it so that it rounds them itself"
+        )
+    with np.errstate(over="ignore"):
+        low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+    # float32(0.1) is above 0.1, which a world that checks its limits would refuse.
+    low = np.where(low < space.low, np.nextafter(low, np.float32(np.inf)), low)
+    high = np.where(high > space.high, np.nextafter(high, np.float32(-np.inf)), high)
+    return low, high
 
 
 def _kept(env: gym.Env[Any, Any], command: Command, shape: tuple[int, ...]) -> Command:

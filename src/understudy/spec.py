@@ -63,6 +63,13 @@ class Spec:
         """Upper action limits, (A,)."""
         return np.array([channel.high for channel in self.actions], np.float32)
 
+    @property
+    def action_half_ranges(self) -> NDArray[np.float32]:
+        """(A,) half of each action's range; infinite where there are no limits, no room, or more than can be told."""
+        with np.errstate(over="ignore", invalid="ignore"):  # limits may be the largest numbers there are
+            half = (self.action_high - self.action_low) / 2
+        return np.where(half > 0, half, np.float32(np.inf))
+
     def first_difference(self, other: Spec) -> str | None:
         """The first way in which `other` differs in size, order, name, unit or rate; None where it does not.
 
@@ -170,7 +177,7 @@ def box_channels(space: gym.Space[Any], name: str) -> tuple[Channel, ...]:
         )
     lows, highs = space.low.reshape(-1), space.high.reshape(-1)
     return tuple(
-        Channel(f"{name}[{index}]", "", float(low), float(high))
+        Channel(f"{name}[{index}]", "", max(float(low), -math.inf), min(float(high), math.inf))
         for index, (low, high) in enumerate(zip(lows, highs, strict=True))
     )
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from understudy.errors import DataError
 
 _FIELDS = ("minimum", "maximum", "mean", "deviation")
-_DEAD_RELATIVE = 1e-5
+DEAD_RELATIVE = 1e-5
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -44,7 +44,7 @@ class ChannelStatistics:
         Dividing a constant by its own rounding noise would turn the first small change after training into a huge
         input, so a dead channel is centred and left in its unit.
         """
-        dead = self.deviation <= _DEAD_RELATIVE * np.maximum(np.abs(self.mean), 1e-3)
+        dead = self.deviation <= DEAD_RELATIVE * np.maximum(np.abs(self.mean), 1e-3)
         return np.where(dead, np.float32(1), self.deviation)
 
     def to_json(self) -> dict[str, list[float]]:

@@ -19,6 +19,7 @@ from understudy.checkpoint import TrainingState, load_state, save, save_state
 from understudy.dataset import Dataset
 from understudy.errors import ConfigError, DataError, PolicyError, TrainingDiverged
 from understudy.policies.base import Policy
+from understudy.policy_file import weights_fingerprint
 from understudy.recipe import TrainConfig
 from understudy.runs import working_in
 from understudy.windows import Windows
@@ -96,6 +97,8 @@ def train(
         "train": asdict(config),
         "data_fingerprint": dataset.fingerprint,
         "spec": dataset.spec.to_json(),
+        # A policy that was trained before keeps its scaling, so a resumed run must go on from the same one.
+        **({"start_fingerprint": weights_fingerprint(policy.arrays())} if policy.statistics is not None else {}),
         **(notes or {}),
     }
     learnt_from = dataset if config.failures else dataset.without_failures()
@@ -119,7 +122,7 @@ def train(
                 save_state(folder.checkpoint, job.state())
             on_log(log)
         result = job.result()
-        result.data_fingerprint = dataset.fingerprint
+        result.acts, result.data_fingerprint = "mean", dataset.fingerprint
         result.notes = f"trained with a lead of {windows.lead} steps"
         if folder and not folder.policy.exists():
             save(result, folder.policy)

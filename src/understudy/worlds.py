@@ -60,6 +60,12 @@ def make_env(world: World, *, allow_module: bool = False, **arguments: Any) -> g
     return env
 
 
+def step_limit(env: gym.Env[Any, Any]) -> int | None:
+    """The most steps that an episode takes, where the world says so."""
+    limit: int | None = getattr(env.spec, "max_episode_steps", None) or getattr(env.unwrapped, "MAXIMUM_STEPS", None)
+    return limit
+
+
 class KeptOpen(gym.Wrapper[Any, Any, Any, Any]):
     """A world that somebody may borrow: closing it does nothing."""
 

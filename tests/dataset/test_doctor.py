@@ -106,6 +106,16 @@ def _(episodes):
     return [column(episode, "observations", 2, 0.25) for episode in episodes]
 
 
+@variant("dead-channel", "an encoder that counts far from 0")
+def _(episodes):
+    def counted(episode):
+        observations = np.array(episode.observations)
+        observations[:, 2] = np.rint(3e6 + 20 * observations[:, 2] / np.abs(observations[:, 2]).max())
+        return replace(episode, observations=observations)
+
+    return [counted(episode) for episode in episodes]
+
+
 @variant("dead-channel", "action")
 def _(episodes):
     return [column(episode, "actions", 1, 0.0) for episode in episodes]

@@ -98,9 +98,10 @@ def test_a_policy_is_trained_on_everything_collected_up_to_its_round(demos, tmp_
 
 def test_a_warm_training_goes_on_from_the_last_one(demos):
     last = None
-    for one in told(demos, config=replace(TWO, warm=True)):
+    recipe = replace(FEW, held_out=0.0)
+    for one in told(demos, config=replace(TWO, warm=True), recipe=recipe):
         if last is not None:
-            assert digest(one.policy) == digest(train(last, one.dataset, FEW))
+            assert digest(one.policy) == digest(train(last, one.dataset, recipe))
         last = one.policy
 
 
@@ -619,3 +620,44 @@ def test_what_a_person_thinks_while_watching_is_in_no_ledger(demos):
             labels, steps = labels + one.entry.labels, steps + one.entry.steps
     assert len(person.watched) == steps
     assert person.calls == labels > 0
+
+
+# ---- the world decides ----
+
+
+class Endless(PointWorld):
+    """Never ends, and names no limit of steps; whoever measures in it for ever is stopped."""
+
+    def __init__(self):
+        super().__init__(length=10**9)
+        self.longest = 0
+
+    def step(self, action):
+        seen, reward, _, _, info = super().step(action)
+        self.longest = max(self.longest, self._steps)
+        assert self.longest < 1000, "an episode goes on for ever"
+        return seen, reward, False, False, info
+
+
+def test_a_world_without_a_limit_is_measured_within_that_of_the_rounds(demos):
+    world = Endless()
+    spec = spec_of(world)
+    config = replace(TWO, max_steps=30, progress_starts=2)
+    list(told(demos.with_spec(spec), policy=shape(spec=spec), env=world, config=config))
+    assert world.longest == 30
+
+
+def test_policies_of_the_rounds_are_of_their_world_though_the_demonstrations_say_nothing(demos, tmp_path):
+    for number, episode in enumerate(demos):
+        np.savez(tmp_path / f"{number}.npz", observations=episode.observations[:-1], actions=episode.actions)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bare = Dataset.open(tmp_path)
+    assert not bare.spec.is_named
+    for one in told(bare, "safe", policy=FeedForward.for_data(bare, SHAPE)):
+        assert one.policy.spec == spec_of(PointWorld())
+
+
+def test_warm_weights_have_no_episode_that_is_held_out(demos):
+    with pytest.raises(ConfigError, match=r"held_out is 0\.2, but warm weights"):
+        next(told(demos, config=replace(TWO, warm=True), recipe=replace(FEW, held_out=0.2)))

@@ -199,3 +199,19 @@ class _Expert:
 
         label = right(observation)
         return Command(label, Driver.EXPERT, label)
+
+
+def test_an_attempt_that_passed_through_success_and_failed_is_no_success(tmp_path, short_lessons):
+    """Where a world judges by the last step, as goal worlds do."""
+    passing = {"is_success": False}
+
+    class Passed(PointWorld):
+        def step(self, action):
+            seen, reward, _, truncated, _ = super().step(action)
+            return seen, reward, False, truncated, {**passing, "is_success": self._steps == 3}
+
+    failures = demonstrations(tmp_path / "failures", 6, Passed())
+    assert {row.success for row in failures.rows} == {0}
+    assert failures[0].succeeded.any()
+    success = learn_success(failures, Drives(expert_like), 0.99, seed=0)
+    assert success.each(failures[0].observations[:-1], failures[0].actions).max() < 0.2

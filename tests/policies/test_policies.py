@@ -84,10 +84,14 @@ def test_actions_are_limited_by_the_action_space_and_not_squashed_before():
 def test_an_ensemble_answers_the_mean_of_its_members():
     ensemble = fitted(Ensemble.of(feedforward(), 3, seed=1))
     observations = torch.randn(5, 1, 3, generator=torch.Generator().manual_seed(0))
-    members = ensemble.predictions(observations)
+    members = torch.stack([member.predict_batch(observations) for member in ensemble.members])
     assert members.shape == (3, 5, 1, 2)
     assert float(members.std(0).detach().min()) > 0
     torch.testing.assert_close(ensemble.predict_batch(observations), members.mean(0))
+    # In numpy, as a predictor for execution answers.
+    asked = observations[0].numpy()
+    said, wanted = (policy.predictions(asked) for policy in (ensemble, ensemble.for_execution()))
+    np.testing.assert_allclose(said, wanted.clip(SPEC.action_low, SPEC.action_high), atol=1e-6)
 
 
 def test_an_ensemble_of_one_or_of_two_shapes_or_of_ensembles_is_refused():

@@ -39,10 +39,13 @@ from understudy.inference import FeedForwardConfig
 from understudy.policies import Ensemble, FeedForward
 from understudy.recipe import FinetuneConfig, TrainConfig
 from understudy.reinforcement import NPG, PPO, DemoStarts, DemoTerm, DistanceTerm, finetune
+from understudy.reinforcement.actor import Actor
+from understudy.reinforcement.demos import DemoRows
 from understudy.reinforcement.on_policy import OnPolicyLearner
 from understudy.reinforcement.starts import start_seed
 from understudy.runs import read_metrics
 from understudy.spec import Channel, spec_of
+from understudy.statistics import ChannelStatistics
 from understudy.trainer import train
 
 TUNING = 500_000
@@ -725,3 +728,68 @@ def test_a_world_whose_task_ends_is_learnt_too(start):
         logs = list(finetune(fresh(), env, UPDATES["ppo"], config=replace(QUICK, steps=5000)))
     assert logs[-1].step < 5000
     assert logs[-2].numbers["success"] > logs[0].numbers["success"]
+
+
+# ---- the world decides ----
+
+
+def test_what_is_deployed_has_the_limits_that_it_practised_with(demos):
+    """Data that was recorded under tighter limits leaves them in the clone."""
+    tight = replace(demos.spec, actions=tuple(replace(channel, low=-0.2, high=0.2) for channel in demos.spec.actions))
+    start = train(FeedForward(tight, SHAPE), demos.with_spec(tight), CLONED)
+    *_, last = finetune(start, ReachWorld(), config=FEW)
+    assert last.policy.spec == spec_of(ReachWorld())
+    assert start.spec == tight
+
+
+def test_demonstrations_that_say_nothing_are_cut_to_the_limits_of_the_world(start, tmp_path):
+    for number in range(3):
+        np.savez(tmp_path / f"{number}.npz", observations=np.ones((6, 2)) * number, actions=np.full((6, 2), 8.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bare = Dataset.open(tmp_path)
+    actor = Actor(start, np.zeros(2, np.float32), np.zeros(2, np.float32))
+    rows = DemoRows(DemoTerm(bare, lead=0), actor)
+    _, actions = start.statistics
+    assert (rows.actions.numpy() * actions.scale + actions.mean).max() == pytest.approx(1.0)
+
+
+def test_the_best_is_not_that_of_a_few_lucky_episodes(start):
+    """The second number counts: episodes that began inside demonstrations say nothing."""
+    learner = OnPolicyLearner(start, spec_of(ReachWorld()), NPG(), None, replace(FEW, episodes=20, best_window=1))
+    for learner.iteration, batch in enumerate([(1, 1.0, 0.0), (20, 0.9, 0.0), (5, 1.0, 0.0)]):
+        learner._remember_the_best(batch)
+    assert learner._best_iteration == 1
+    learner = OnPolicyLearner(start, spec_of(ReachWorld()), NPG(), None, replace(FEW, episodes=5, best_window=3))
+    for learner.iteration, batch in enumerate([(5, 1.0, 0.0), (5, 0.8, 0.0), (5, 0.8, 0.0), (5, 1.0, 0.0)]):
+        learner._remember_the_best(batch)
+    assert learner._best_iteration == 2  # 13 of 15 twice: the first of them
+
+
+def test_a_channel_that_the_demonstrations_never_moved_is_explored_as_little_as_allowed(demos):
+    still = FeedForward(demos.spec, SHAPE).initialized(0)
+    seen = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    shown = seen * np.float32([1, 0])
+    still.fit_scaling(ChannelStatistics.of([seen]), ChannelStatistics.of([shown]))
+    config = replace(FEW, deviation="spread", deviation_factor=0.5, least_deviation=0.01)
+    learner = OnPolicyLearner(still, spec_of(ReachWorld()), NPG(), None, config)
+    deviation = learner.actor.log_deviation.exp().detach().numpy() * still.statistics[1].scale
+    np.testing.assert_allclose(deviation, [0.5 * shown[:, 0].std(), 0.01], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", UPDATES)
+def test_the_largest_numbers_there_are_are_no_limits(name):
+    largest = float(np.finfo(np.float32).max)
+
+    class Wide(ReachWorld):
+        action_channels = (Channel("x.velocity", "m/s"), Channel("y.velocity", "m/s"))
+
+        def __init__(self):
+            super().__init__()
+            self.action_space = gym.spaces.Box(-largest, largest, (2,), np.float32)
+
+    policy = FeedForward(spec_of(Wide()), SHAPE).initialized(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        *_, last = finetune(policy, Wide(), UPDATES[name], config=replace(FEW, deviation="range"))
+    assert np.isfinite(last.numbers["mean_return"] or 0.0)

@@ -225,3 +225,23 @@ def test_a_folder_called_like_a_script_is_not_taken_for_it(tmp_path, monkeypatch
     assert found_expert("human:scripted") == "human:scripted"
     assert found_expert("noisy=0.2:teacher") == f"noisy=0.2:{tmp_path}/data/teacher"
     assert expert_fingerprint("scripted") == ""
+
+
+def test_a_policy_that_acts_by_sampling_answers_as_it_acts(tmp_path):
+    from understudy.execution import PolicyAgent
+    from understudy.policies import FeedForward, FeedForwardConfig
+    from understudy.statistics import ChannelStatistics
+
+    policy = FeedForward(SPEC, FeedForwardConfig(hidden=(8,), head="gaussian")).initialized(0)
+    rows = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    policy.fit_scaling(ChannelStatistics.of([rows]), ChannelStatistics.of([rows[:, :2]]))
+    seen = np.zeros(3, np.float32)
+    answers = {}
+    for acts in ("mean", "sampled"):
+        policy.acts = acts
+        expert, agent = PolicyExpert(policy.for_execution(), SPEC), PolicyAgent(policy.for_execution())
+        expert.reset(4)
+        agent.reset(4)
+        answers[acts] = [expert.label(seen) for _ in range(3)]
+        np.testing.assert_array_equal(answers[acts], [agent.act(seen).action for _ in range(3)])
+    assert np.ptp(answers["mean"], axis=0).max() == 0 < np.ptp(answers["sampled"], axis=0).max()

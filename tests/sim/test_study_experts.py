@@ -345,3 +345,15 @@ def test_the_number_in_a_name_is_the_one_that_counts(bundled):
 def test_a_name_that_is_none_is_refused(bundled, name, said):
     with pytest.raises(ConfigError, match=said):
         expert_for(bundled, name)
+
+
+def test_a_person_does_not_take_over_from_a_robot_that_does_what_the_limits_leave():
+    class Eager(Right):
+        def label(self, observation):
+            return np.array([30.0, -30.0], np.float32)
+
+    person = SimulatedHuman(Eager(), SPEC, HABITS)
+    person.reset(0)
+    for _ in range(50):
+        person.watch(X, np.array([1.0, 10.0], np.float32))  # the same, cut to the limits
+        assert not person.engaged

@@ -22,7 +22,7 @@ from understudy.cli.arguments import (
     world_of,
 )
 from understudy.cli.console import Bar, progress, say
-from understudy.cli.measuring import evaluate
+from understudy.cli.measuring import evaluate, limit_where_none
 from understudy.durable import make_folder, write_file
 from understudy.episode import SUCCESS
 from understudy.errors import ConfigError, require_within
@@ -141,7 +141,8 @@ def dagger(
                 say(_described(one, policy))
     finally:
         world.close()
-    evaluate(out, env, episodes=starts, workers=workers, env_arguments=env_arguments)
+    longest = limit_where_none(factory, rounds.max_steps)
+    evaluate(out, env, episodes=starts, workers=workers, max_steps=longest, env_arguments=env_arguments)
 
 
 class Rounds:

@@ -31,7 +31,7 @@ from understudy.inference import Predictor
 from understudy.report.films import FILMED_EACH, film_evaluation
 from understudy.report.run_files import LARGEST_JSON, evaluations_folder, read_config
 from understudy.runs import read_metrics
-from understudy.worlds import World
+from understudy.worlds import World, step_limit
 
 if TYPE_CHECKING:
     from understudy.interactive.ledger import Entry
@@ -47,6 +47,7 @@ def evaluate(
     workers: int = CORES,
     execute: int | None = None,
     ensemble_decay: float | None = None,
+    max_steps: int | None = None,
     env_arguments: EnvArguments = (),
     json_out: Json = None,
     video: Path | None = None,
@@ -62,6 +63,7 @@ def evaluate(
         workers: processes; the result does not depend on it.
         execute: actions of a chunk that are executed before the policy is asked again.
         ensemble_decay: ask at every step and average the open chunks with this decay instead.
+        max_steps: after which an episode ends, where the world does not end it before.
         video: write an MP4 of up to three successes and three failures.
     """
     policy = existing(policy)
@@ -73,7 +75,8 @@ def evaluate(
     require_outputs(json_out, video)
     if kept:
         prove_writable(kept / "evaluation.json")
-    result = _evaluate(str(policy), predictor, world, episodes, seed, workers, execute, ensemble_decay)
+    _note_endless_world(world, max_steps)
+    result = _evaluate(str(policy), predictor, world, episodes, seed, workers, execute, ensemble_decay, max_steps)
     if ":" in env:
         result = replace(result, world=env)  # with the module, as whoever repeats it must type it
     if env_arguments:
@@ -92,7 +95,7 @@ def evaluate(
     camera = world_of(env, env_arguments, render_mode="rgb_array")
     agent = agent_for(predictor, execute=execute, ensemble_decay=ensemble_decay)
     if video:
-        shows = [us.Show(agent, trial.seed) for trial in chosen_trials(result, FILMED_EACH)]
+        shows = [us.Show(agent, trial.seed, steps=max_steps) for trial in chosen_trials(result, FILMED_EACH)]
         with progress() as bar:
             why_not = us.film(camera, bar.over("filming", shows), video)
         say(f"no video: {why_not}" if why_not else f"{video}: successes first, then failures")
@@ -118,6 +121,7 @@ def compare(
     workers: int = CORES,
     execute: int | None = None,
     ensemble_decay: float | None = None,
+    max_steps: int | None = None,
     env_arguments: EnvArguments = (),
     json_out: Json = None,
 ) -> None:
@@ -131,16 +135,16 @@ def compare(
         workers: processes; the result does not depend on it.
         execute: actions of a chunk that are executed before the policy is asked again.
         ensemble_decay: ask at every step and average the open chunks with this decay instead.
+        max_steps: after which an episode ends, where the world does not end it before.
     """
     world = world_of(env, env_arguments)
     policies = {str(path): policy_at(existing(path), world) for path in (first, second)}
     _note_training_starts(seed)
     require_outputs(json_out)
+    _note_endless_world(world, max_steps)
     ledgers = {str(path): _ledger(existing(path)) for path in (first, second)}
-    one, two = (
-        _evaluate(str(path), policies[str(path)], world, episodes, seed, workers, execute, ensemble_decay, judged=True)
-        for path in (first, second)
-    )
+    how = (episodes, seed, workers, execute, ensemble_decay, max_steps)
+    one, two = (_evaluate(str(path), policies[str(path)], world, *how, judged=True) for path in (first, second))
     comparison = us.compare(one, two)
     say(f"first   {first}: {one}\nsecond  {second}: {two}\n{comparison}")
     if all(ledgers.values()):
@@ -183,6 +187,20 @@ def _note_training_starts(seed: int) -> None:
         say(f"note: demonstrations start from seeds below {EVALUATION_SEED}; an honest figure needs other starts")
 
 
+def limit_where_none(world: World, given: int | None) -> int | None:
+    """The given limit of steps, where the world names none itself."""
+    env = us.make_env(world)
+    try:
+        return None if step_limit(env) else given
+    finally:
+        env.close()
+
+
+def _note_endless_world(world: World, max_steps: int | None) -> None:
+    if max_steps is None and limit_where_none(world, 1):
+        say("note: this world names no limit of steps, so an episode may go on for ever; --max-steps ends it")
+
+
 def _evaluate(
     name: str,
     predictor: Predictor,
@@ -190,8 +208,9 @@ def _evaluate(
     episodes: int,
     seed: int,
     workers: int,
-    execute: int | None = None,
-    ensemble_decay: float | None = None,
+    execute: int | None,
+    ensemble_decay: float | None,
+    max_steps: int | None,
     *,
     judged: bool = False,
 ) -> Evaluation:
@@ -214,6 +233,7 @@ def _evaluate(
             workers=workers,
             execute=execute,
             ensemble_decay=ensemble_decay,
+            max_steps=max_steps,
             on_trial=show,
         )
 

@@ -13,7 +13,7 @@ import tyro
 import understudy as us
 from understudy.cli.arguments import CORES, Env, EnvArguments, demonstrations_at, existing, named_values, world_of
 from understudy.cli.console import Bar, progress, say
-from understudy.cli.measuring import evaluate
+from understudy.cli.measuring import evaluate, limit_where_none
 from understudy.episode import SUCCESS
 from understudy.errors import ConfigError, require_within
 from understudy.evaluate import EVALUATION_SEED
@@ -159,7 +159,8 @@ def finetune(
             say(f"{log}{_left(log.time_left_s)}")
             if board is not None:
                 board.show(log)
-    evaluate(out, env, episodes=starts, workers=workers, env_arguments=env_arguments)
+    longest = limit_where_none(world, config.max_steps)
+    evaluate(out, env, episodes=starts, workers=workers, max_steps=longest, env_arguments=env_arguments)
 
 
 class _Steps:

@@ -15,6 +15,7 @@ from understudy.dataset.lag import lag_outliers
 from understudy.dataset.look import Floats, Look
 from understudy.episode import SUCCESS, UNKNOWN
 from understudy.spec import Spec
+from understudy.statistics import DEAD_RELATIVE
 
 Severity = Literal["error", "warning"]
 
@@ -24,7 +25,7 @@ DEFECTS: dict[str, str] = {
     "corrupt-file": "an episode file is missing, or not what was saved",
     "not-finite": "a file holds NaN or infinity",
     "wrong-shape": "a file has other channels than the rest, or arrays that do not fit together",
-    "dead-channel": "a channel never changes, in any episode",
+    "dead-channel": "a channel never changes, in any episode, or as good as never beside its value",
     "frozen-sensor": "readings stand still while the actions go on",
     "action-lag": "actions are shifted in time against the motion that is seen",
     "clipped-actions": "actions beyond the limits, or at a limit most of the time",
@@ -121,15 +122,26 @@ Check = Callable[[Findings], Iterator[Defect]]
 
 
 def dead_channel(findings: Findings) -> Iterator[Defect]:
-    """A channel with one value in all episodes."""
-    dead = (findings.column("high").max(axis=0) - findings.column("low").min(axis=0)) == 0
-    for index in np.flatnonzero(dead):
+    """A channel with one value in all episodes, or one that moves too little beside its value to be learnt from."""
+    low, high = findings.column("low").min(axis=0), findings.column("high").max(axis=0)
+    width = high - low
+    for index in np.flatnonzero(width == 0):
         name = findings.channel(int(index))
-        value = findings.looks[0].low[index]
         yield Defect(
             "dead-channel",
             "warning",
-            f"{name} is {value:g} in every step of every episode: check its sensor or driver, or leave the channel out",
+            f"{name} is {low[index]:g} in every step of every episode: check its sensor or driver, or leave the "
+            "channel out",
+            channel=name,
+        )
+    # A reading of a sensor at rest may move by its last bits, but not by a whole unit.
+    for index in np.flatnonzero((width >= 1) & (width / 2 <= DEAD_RELATIVE * np.minimum(np.abs(low), np.abs(high)))):
+        name = findings.channel(int(index))
+        yield Defect(
+            "dead-channel",
+            "warning",
+            f"{name} moves by {width[index]:g} around {low[index]:.0f}, so little beside its value that training "
+            "takes it for constant: record it less an offset",
             channel=name,
         )
 

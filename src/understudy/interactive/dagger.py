@@ -17,7 +17,7 @@ from understudy.checkpoint import load, save
 from understudy.dataset import Dataset, record
 from understudy.durable import write_file
 from understudy.episode import Episode
-from understudy.errors import DataError
+from understudy.errors import ConfigError, DataError
 from understudy.evaluate import EVALUATION_SEED, Evaluation, evaluate
 from understudy.interactive.ledger import Entry, entry_of
 from understudy.interactive.tick import Gate, GatedAgent
@@ -27,7 +27,7 @@ from understudy.recipe import DAGGER_RECIPE, DAggerConfig, TrainConfig
 from understudy.runs import read_json, read_metrics, working_in
 from understudy.spec import Spec, spec_of
 from understudy.trainer import TrainLog, choose_device, train
-from understudy.worlds import KeptOpen, World
+from understudy.worlds import KeptOpen, World, step_limit
 
 PROGRESS_SEED = 500_000
 
@@ -133,7 +133,13 @@ def dagger(
     demos.require_same_task(spec, what="the world")
     demos = demos.with_spec(spec)
     policy.spec.require_same_task(spec, what="the world", against="the policy")
+    policy = policy.in_world(spec)
     choose_device(recipe.device)
+    if config.warm and recipe.held_out:
+        raise ConfigError(
+            f"held_out is {recipe.held_out:g}, but warm weights have learnt from all episodes of the rounds before, so "
+            "none is held out; give held_out 0, or leave warm out"
+        )
     if policy.statistics is None and not any(episode.targets()[1].any() for episode in demos):
         raise DataError("no step can be trained on in the demonstrations; record some, or begin with a policy")
     gate.begin(policy, demos)
@@ -262,6 +268,7 @@ class _Rounds:
             episodes=starts,
             seed=PROGRESS_SEED,
             workers=workers if world is not None else 1,
+            max_steps=None if step_limit(self._env) else self._config.max_steps,
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, json.dumps(result.to_json(), indent=1).encode())

@@ -146,9 +146,10 @@ def learn_success(dataset: Dataset, policy: Policy, discount: float, *, seed: in
         last = np.zeros(len(episode), bool)
         last[-1] = True
         ended.append(last)  # Differs from Hoque et al. 2021b: whatever ends an attempt is an end, also the clock
-        # An imported episode may say that it succeeded, and not when: then it was at its end.
-        judged = episode.success != SUCCESS or episode.succeeded.any()
-        succeeded.append(episode.succeeded if judged else last)
+        # An imported episode may say that it succeeded, and not when: then it was at its end. One that failed may have
+        # passed through success, where the world judges by the last step.
+        won = episode.success == SUCCESS
+        succeeded.append(episode.succeeded if won and episode.succeeded.any() else last & won)
     now, later = torch.from_numpy(np.concatenate(inputs)), torch.from_numpy(np.concatenate(following))
     reached = torch.from_numpy(np.concatenate(succeeded).astype(np.float32))
     over = torch.from_numpy(np.concatenate(ended).astype(np.float32))

@@ -30,8 +30,8 @@ class Measure:
 
     def __init__(self, spec: Spec, scale: NDArray[np.float32]) -> None:
         self._low, self._high = spec.action_low, spec.action_high
-        half = (self._high - self._low) / 2
-        self._half = np.where(np.isfinite(half) & (half > 0), half, scale).astype(np.float32)
+        half = spec.action_half_ranges
+        self._half = np.where(np.isfinite(half), half, scale).astype(np.float32)
 
     def deviation(self, action: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
         """Root mean square over the channels of the difference, (..., A), (..., A) -> (...).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -94,6 +95,12 @@ class Policy(nn.Module, ABC):
             history = torch.as_tensor(np.asarray(observations, np.float32), device=parameter.device)
             chunk: NDArray[np.float32] = self.predict_batch(history[None])[0].cpu().numpy()
         return np.minimum(np.maximum(chunk, self.spec.action_low), self.spec.action_high)
+
+    def in_world(self, spec: Spec) -> Self:
+        """A copy for that world, of the same channels: with its names, units, limits and rate."""
+        result = copy.deepcopy(self)
+        result.spec = spec
+        return result
 
     def for_execution(self) -> Predictor:
         """This policy in the form that executes fastest, without torch where there is one."""

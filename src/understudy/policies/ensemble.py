@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from understudy.dataset import Dataset
@@ -14,6 +16,7 @@ from understudy.inference import MOST_MEMBERS, FeedForwardConfig, Predictor, ens
 from understudy.policies.base import Batch, Policy, policy_from_file
 from understudy.policies.feedforward import FeedForward
 from understudy.policy_file import PolicyFile
+from understudy.spec import Spec
 from understudy.statistics import ChannelStatistics
 
 MEMBERS = 5
@@ -83,11 +86,11 @@ class Ensemble(Policy):
             member.fit_scaling(observations, actions)
 
     def predict_batch(self, observations: Tensor) -> Tensor:
-        return self.predictions(observations).mean(0)
+        return torch.stack([member.predict_batch(observations) for member in self._members()]).mean(0)
 
-    def predictions(self, observations: Tensor) -> Tensor:
-        """Every member's best chunk, (members, B, H, A)."""
-        return torch.stack([member.predict_batch(observations) for member in self._members()])
+    def predictions(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Every member's chunk, (members, H, A), within the limits, for the last observations (history, D)."""
+        return np.stack([member.predict(observations) for member in self._members()])
 
     def sample_batch(self, observations: Tensor, generator: torch.Generator) -> Tensor:
         members = self._members()
@@ -118,6 +121,12 @@ class Ensemble(Policy):
         if self._members()[0].kind != "feedforward":
             return self
         return predictor(self.to_file(), self.arrays())
+
+    def in_world(self, spec: Spec) -> Self:
+        result = super().in_world(spec)
+        for member in result.members:
+            member.spec = spec  # type: ignore[assignment]
+        return result
 
     def _members(self) -> list[Policy]:
         return list(self.members)

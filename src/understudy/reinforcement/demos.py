@@ -136,7 +136,7 @@ class DemoRows:
             raise DataError(
                 f"all {len(term.demos)} demonstrations of {term.demos.path} failed; record some that succeed"
             )
-        windows = Windows(succeeded, actor.history, 1, lead=term.options()["lead"])
+        windows = Windows(succeeded.with_spec(actor.spec), actor.history, 1, lead=term.options()["lead"])
         batch = windows.batch(torch.arange(len(windows)))
         self.inputs = actor.inputs(batch.observations)
         self.actions = actor.scaled(batch.actions[:, 0])  # (M, H, A) -> (M, A)

@@ -31,7 +31,7 @@ from understudy.reinforcement.updates import NPG, Update
 from understudy.runs import Run, read_json, working_in
 from understudy.spec import Spec, spec_of
 from understudy.trainer import torch_threads
-from understudy.worlds import KeptOpen, World, make_env
+from understudy.worlds import KeptOpen, World, make_env, step_limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +149,7 @@ def finetune(
     world = _world(env, workers)
     spec, horizon = _looked_at(world, config)
     policy.spec.require_same_task(spec, what="the world", against="the policy")
+    policy = policy.in_world(spec)  # what is deployed has the limits that it practised with
     if demo_term is not None:
         demo_term.demos.require_same_task(spec, what="the world")
     if starts is not None:
@@ -384,8 +385,7 @@ def _looked_at(world: World, config: FinetuneConfig) -> tuple[Spec, int]:
     """The spec of a world, and the most steps that an episode of it takes."""
     env = make_env(world)
     try:
-        limit = getattr(env.spec, "max_episode_steps", None) or getattr(env.unwrapped, "MAXIMUM_STEPS", None)
-        limits = [limit for limit in (limit, config.max_steps) if limit is not None]
+        limits = [limit for limit in (step_limit(env), config.max_steps) if limit is not None]
         spec = spec_of(env)
     finally:
         env.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
@@ -55,8 +54,8 @@ class Learner(ABC):
         self.actor = self._actor(policy)
         self.iteration = self.step = self.episodes = 0
         self.rewards_differ = False
-        self._recent: list[tuple[float, float]] = []
-        self._best_score, self._best_iteration = (-np.inf, -np.inf), 0
+        self._recent: list[tuple[int, float, float]] = []
+        self._best_score, self._best_iteration = (False, -np.inf, -np.inf), 0
         self._best_vector, self._best_scaling = self.actor.vector(), self._scaling()
         self._average = self.actor.vector()
 
@@ -75,7 +74,7 @@ class Learner(ABC):
         judged = plain or episodes
         success, score = success_rate(judged), mean_return(judged)
         if plain:
-            self._remember_the_best((success or 0.0, score))
+            self._remember_the_best((len(plain), success or 0.0, score))
         numbers = self._improve(episodes)
         decay = self._config.average if self.iteration else 0.0
         self._average = decay * self._average + (1 - decay) * self.actor.vector()
@@ -137,7 +136,7 @@ class Learner(ABC):
             "best": self._best_vector,
             "average": self._average,
             "best.scaling": _packed(self._best_scaling),
-            "recent": torch.tensor(self._recent, dtype=torch.float64).reshape(-1, 2),
+            "recent": torch.tensor(self._recent, dtype=torch.float64).reshape(-1, 3),
             "score": torch.tensor(self._best_score, dtype=torch.float64),
             "counts": torch.tensor([self.step, self.episodes, self.rewards_differ]),
         }
@@ -148,8 +147,9 @@ class Learner(ABC):
         self.actor.move(tensors["actor"])
         self._average = tensors["average"]
         self._best_vector, self._best_scaling = tensors["best"], _unpacked(tensors["best.scaling"])
-        self._recent = [(float(success), float(score)) for success, score in tensors["recent"]]
-        self._best_score = (float(tensors["score"][0]), float(tensors["score"][1]))
+        self._recent = [(int(count), float(success), float(score)) for count, success, score in tensors["recent"]]
+        telling, success, score = tensors["score"]
+        self._best_score = (bool(telling), float(success), float(score))
         self.step, self.episodes = int(tensors["counts"][0]), int(tensors["counts"][1])
         self.rewards_differ = bool(tensors["counts"][2])
 
@@ -187,18 +187,24 @@ class Learner(ABC):
             if unexplained is None:
                 raise ConfigError("deviation is 'residual', which needs demonstrations; give them, or take spread")
             return np.log(np.maximum(unexplained, 1e-6)) + factor
-        return np.full(len(self.spec.actions), factor, np.float32)
+        assert policy.statistics is not None, "a learner's policy has a scaling"
+        actions = policy.statistics[1]
+        with np.errstate(divide="ignore"):  # what never moved is explored as little as allowed
+            return np.log(actions.deviation / actions.scale) + factor
 
-    def _remember_the_best(self, score: tuple[float, float]) -> None:
-        """Keeps the actor that collected the batch where it and the batches before it were the best so far."""
+    def _remember_the_best(self, batch: tuple[int, float, float]) -> None:
+        """Keeps the actor that collected the batch where it and the batches before it were the best so far.
+
+        Args:
+            batch: its plain episodes, their success rate and their mean return.
+        """
         window, episodes = self._config.best_window, self._config.episodes
-        telling = math.ceil(_TELLING_EPISODES / episodes)
-        if self.iteration + 1 == telling <= window:
-            self._best_score = (-np.inf, -np.inf)
-        self._recent = [*self._recent, score][-window:]
-        mean = (float(np.mean([row[0] for row in self._recent])), float(np.mean([row[1] for row in self._recent])))
-        if mean > self._best_score:
-            self._best_score, self._best_iteration = mean, self.iteration
+        self._recent = [*self._recent, batch][-window:]
+        counts, successes, returns = zip(*self._recent, strict=True)
+        telling = sum(counts) >= min(_TELLING_EPISODES, window * episodes)
+        score = (telling, float(np.average(successes, weights=counts)), float(np.average(returns, weights=counts)))
+        if score > self._best_score:
+            self._best_score, self._best_iteration = score, self.iteration
             self._best_vector, self._best_scaling = self.actor.vector(), self._scaling()
 
     def _scaling(self) -> ChannelStatistics:
@@ -209,9 +215,8 @@ def in_deviations(policy: Policy, spec: Spec) -> NDArray[np.float32]:
     """(A,) logarithm of half of each action's range, in deviations of the training actions; 0 without limits."""
     assert policy.statistics is not None, "a learner's policy has a scaling"
     scale = policy.statistics[1].scale
-    limited = np.isfinite(spec.action_low) & np.isfinite(spec.action_high)
-    half = np.where(limited, (spec.action_high - spec.action_low) / 2, scale)
-    ratio: NDArray[np.float32] = np.log(half / scale).astype(np.float32)
+    half = spec.action_half_ranges
+    ratio: NDArray[np.float32] = np.log(np.where(np.isfinite(half), half, scale) / scale).astype(np.float32)
     return ratio
 
 

@@ -160,7 +160,7 @@ class OnPolicyLearner(Learner):
 
 def _fresh(policy: Policy, spec: Spec) -> Policy:
     """A copy of an untrained policy that answers with the middle of each action's range, whatever it sees."""
-    limited = np.isfinite(spec.action_low) & np.isfinite(spec.action_high)
+    limited = np.isfinite(spec.action_half_ranges)
     low, high = np.where(limited, spec.action_low, -1), np.where(limited, spec.action_high, 1)
     size, result = len(spec.observations), copy.deepcopy(policy)
     zeros, ones = np.zeros(size, np.float32), np.ones(size, np.float32)

@@ -104,7 +104,7 @@ def _json(value: object) -> str:
 def evaluation_command(run: Path, evaluation: Evaluation) -> str:
     """The command that evaluates the policy of a run again."""
     words = ["--env", evaluation.world, "--episodes", len(evaluation.trials), "--seed", evaluation.seed]
-    for name in ("execute", "ensemble_decay"):
+    for name in ("execute", "ensemble_decay", "max_steps"):
         if name in evaluation.options:
             words += [_option(name), evaluation.options[name]]
     for pair in evaluation.options.get("env_arguments", ()):

@@ -46,7 +46,10 @@ def film_evaluation(
     """
     filmed = over(chosen_trials(evaluation, FILMED_EACH))
     # Where success is that of the last step, an episode that fails may have succeeded on its way: its film goes on.
-    shows = ((Show(agent, trial.seed, whole=not trial.success), _path(run, name, trial)) for trial in filmed)
+    steps = evaluation.options.get("max_steps")
+    shows = (
+        (Show(agent, trial.seed, steps=steps, whole=not trial.success), _path(run, name, trial)) for trial in filmed
+    )
     return film_each(world, shows, pictures_hz=_PICTURES_HZ, after_success_s=_AFTER_SUCCESS_S)
 
 

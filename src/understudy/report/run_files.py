@@ -111,7 +111,7 @@ def _evaluation(path: Path) -> Evaluation:
     sound = (
         isinstance(evaluation.world, str)
         and isinstance(evaluation.seed, int)
-        and isinstance(options.get("execute", 0), int)
+        and all(isinstance(options.get(name, 0), int) for name in ("execute", "max_steps"))
         and isinstance(options.get("ensemble_decay", 0), _NUMBER)
         and isinstance(pairs, list)
         and all(isinstance(pair, str) for pair in pairs)

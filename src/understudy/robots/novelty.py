@@ -46,8 +46,8 @@ class Novelty:
         width = observations.maximum - observations.minimum
         self._low, self._high = observations.minimum, observations.maximum
         self._width = np.where(observations.deviation == observations.scale, np.maximum(width, 1e-6), 1.0)  # (D,)
-        half = (policy.spec.action_high - policy.spec.action_low) / 2
-        self._half = np.where(np.isfinite(half) & (half > 0), half, actions.scale)  # (A,)
+        half = policy.spec.action_half_ranges
+        self._half = np.where(np.isfinite(half), half, actions.scale)  # (A,)
         self._distance, self._doubt = distance, doubt
 
     def __call__(self, observation: NDArray[np.float32], agent: Agent) -> float:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from understudy.agent import Expert
 from understudy.errors import ConfigError, ExpertError
+from understudy.execution import PolicyAgent
 from understudy.sim.study_experts import STUDY_EXPERTS
 from understudy.spec import Spec, spec_of
 
@@ -99,15 +100,15 @@ class PolicyExpert:
                 "with history 1"
             )
         policy.spec.require(spec, what="the expert policy", against=spec.env_id or "this world")
-        self._policy = policy
+        self._agent = PolicyAgent(policy, execute=1)  # so that one which acts by sampling answers as it acts
 
     def reset(self, seed: int) -> None:
-        """Nothing to forget."""
+        """Draws what a policy that acts by sampling draws, anew."""
+        self._agent.reset(seed)
 
     def label(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
         """The action (A,) for an observation (D,)."""
-        action: NDArray[np.float32] = self._policy.predict(observation[None])[0]  # (1, D) -> (H, A) -> (A,)
-        return action
+        return self._agent.act(observation).action
 
 
 def expert_for(env: gym.Env[Any, Any], name: str) -> Expert:

@@ -222,6 +222,7 @@ class SimulatedHuman(_Wrapper):
         super().__init__(expert)
         self._config = config or HumanConfig()
         self._half_ranges, self._control_hz = _half_ranges(spec), _rate(spec)
+        self._low, self._high = spec.action_low, spec.action_high
         self.reset(0)
 
     @property
@@ -244,7 +245,9 @@ class SimulatedHuman(_Wrapper):
         """
         answer = ask(self._expert, observation)
         self._thought = observation.copy(), answer
-        deviation = math.sqrt(np.mean(np.square((action - answer) / self._half_ranges)))
+        # What asks for more than the world executes is no other action.
+        apart = action.clip(self._low, self._high) - answer.clip(self._low, self._high)
+        deviation = math.sqrt(np.mean(np.square(apart / self._half_ranges)))
         config, step_s = self._config, 1.0 / self._control_hz
         if self._driving:
             self._tiredness = min(self._tiredness * config.tires_per_s**step_s, config.tired_at_most)
@@ -271,10 +274,11 @@ def _require(holds: bool, otherwise: str) -> None:
 
 def _half_ranges(spec: Spec) -> NDArray[np.float64]:
     """Half of each action channel's range, (A,), in the channel's unit."""
-    half_ranges = (spec.action_high.astype(np.float64) - spec.action_low) / 2
+    half_ranges = spec.action_half_ranges.astype(np.float64)
     for channel, half in zip(spec.actions, half_ranges, strict=True):
-        bounded = 0.0 < half < math.inf
-        _require(bounded, f"deviations are in half-ranges, and action channel {channel.name!r} has no limits")
+        _require(
+            math.isfinite(half), f"deviations are in half-ranges, and action channel {channel.name!r} has no limits"
+        )
     return half_ranges
 
 
