@@ -15,7 +15,8 @@ from understudy.interactive import GATES
 def usual(tmp_path_factory):
     """Thirty short demonstrations that all succeeded and have no defect."""
     folder = tmp_path_factory.mktemp("advice") / "demos"
-    return replace(diagnose(point_dataset(folder, episodes=2)), episodes=30, successes=30, failures=0, defects=())
+    found = diagnose(point_dataset(folder, episodes=2))
+    return replace(found, episodes=30, taught=30, successes=30, failures=0, defects=())
 
 
 ANSWERS = (None, True, False)
@@ -74,8 +75,10 @@ NOT_FINITE = Defect("not-finite", "error", "episode 3 holds nan")
 FACTS = [
     ({"lengths": (90, 99.0, 120)}, "the task is short (99 steps)"),
     ({"lengths": (90, 100.0, 120)}, "the task is long (100 steps)"),
-    ({"episodes": 19}, "19 demonstrations are few for any method"),
-    ({"episodes": 50}, "50 demonstrations are enough to see"),
+    ({"episodes": 19, "taught": 19}, "19 demonstrations are few for any method"),
+    ({"episodes": 50, "taught": 50}, "50 demonstrations are enough to see"),
+    ({"taught": 7}, "in 23 of the 30 episodes no expert drove or answered: they teach nothing"),
+    ({"taught": 7}, "7 demonstrations are few for any method"),
     ({"failures": 4}, "4 of the 30 episodes failed"),
     ({"defects": (NOT_FINITE,)}, "first mend the data: 1 defects would spoil training (not-finite)"),
 ]
@@ -87,6 +90,13 @@ def test_an_advice_begins_with_what_the_data_say(usual, found, said, situation):
     reasons = advise(replace(usual, **found), situation).reasons
     assert any(said in reason for reason in reasons)
     assert not any(said in reason for reason in advise(usual, situation).reasons)
+
+
+@pytest.mark.parametrize("situation", EVERY)
+def test_where_nobody_demonstrated_the_advice_is_to_record(usual, situation):
+    advice = advise(replace(usual, taught=0), situation)
+    assert advice.commands[0].startswith("understudy record ")
+    assert "in none of the 30 episodes did an expert drive or answer" in advice.reasons[0]
 
 
 def test_nothing_is_said_of_what_is_as_usual(usual):

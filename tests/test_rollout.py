@@ -1,5 +1,6 @@
 import functools
 import math
+import time
 
 import gymnasium as gym
 import numpy as np
@@ -294,3 +295,73 @@ def test_a_world_that_counts_its_actions_is_refused():
 
     with pytest.raises(ConfigError, match=r"actions must be real numbers; this world has Box\(0, 2"):
         rollout(Gears(), Says(np.zeros(2, np.float32)), seed=0)
+
+
+class Returns(TinyWorld):
+    """Gives something odd at its second step."""
+
+    def __init__(self, **odd):
+        super().__init__()
+        self.odd = odd
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        if len(self.actions) == 2:
+            observation, info = self.odd.get("observation", observation), self.odd.get("info", info)
+        return observation, reward, terminated, truncated, info
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        ({"observation": np.zeros(5, np.float32)}, "the world gave 5 numbers at step 2; its observation space has 3"),
+        ({"observation": "far"}, "the world gave an observation that is none at step 2: could not convert"),
+        ({"info": None}, "the world gave NoneType for info at step 2; info is a dict"),
+        ({"info": {"success": np.array([True, False])}}, "for success at step 2; success is true or false"),
+    ],
+)
+def test_what_a_world_may_not_return_is_named(odd, said):
+    with pytest.raises(WorldError, match=said):
+        rollout(Returns(**odd), Noise(), seed=0)
+
+
+def test_a_key_that_a_world_leaves_out_is_named():
+    class Forgets(TinyWorld):
+        def __init__(self):
+            super().__init__()
+            self.observation_space = gym.spaces.Dict({"a": self.observation_space, "b": self.observation_space})
+
+        def reset(self, *, seed=None, options=None):
+            observation, info = super().reset(seed=seed)
+            return {"a": observation}, info
+
+    with pytest.raises(WorldError, match="at step 0: 'b'"):
+        rollout(Forgets(), Noise(), seed=0)
+
+
+def test_a_pose_called_rest_is_no_method_of_a_robot():
+    world = TinyWorld()
+    world.rest = world.driven_by = np.zeros(3)
+    assert len(rollout(world, Noise(), seed=0)) == 5
+
+
+@pytest.mark.parametrize("options", [{"max_steps": 1.5}, {"max_steps": math.nan}, {"after_success": -5}])
+def test_a_number_of_steps_is_whole(options):
+    (name,) = options
+    with pytest.raises(ConfigError, match=f"{name} is .*; accepted: whole numbers"):
+        rollout(TinyWorld(), Noise(), seed=0, **options)
+
+
+def test_a_seed_may_be_one_of_numpy():
+    assert rollout(TinyWorld(), Noise(), seed=np.int64(3)).seed == 3
+
+
+def test_time_begins_with_the_first_observation():
+    class Slow(Noise):
+        def reset(self, seed):
+            super().reset(seed)
+            time.sleep(0.2)
+
+    times = rollout(TinyWorld(), Slow(), seed=0).time_s
+    assert times[0] == 0.0
+    assert times[1] >= 0.2

@@ -109,3 +109,24 @@ def test_half_ranges_are_infinite_where_there_is_no_limit_and_no_room():
     spec = Spec("", 0.0, (Channel("x"),), tuple(Channel(str(index), "", *pair) for index, pair in enumerate(limits)))
     assert spec.action_half_ranges.tolist() == [2.0, *[math.inf] * 4]
     assert spec.action_half_ranges.dtype == np.float32
+
+
+def test_what_a_wrapper_says_of_itself_is_heard():
+    class Only(gym.ObservationWrapper):
+        observation_channels = (Channel("cube.x", "m"), Channel("cube.y", "m"))
+
+        def __init__(self, env):
+            super().__init__(env)
+            self.observation_space = gym.spaces.Box(-9, 9, (2,), np.float32)
+
+        def observation(self, observation):
+            return observation[:2]
+
+    class Slower(gym.Wrapper):
+        control_hz = 5.0
+
+    inner = gym.make("understudy/PickPlace-v0")
+    spec = spec_of(Slower(Only(inner)))
+    assert [channel.name for channel in spec.observations] == ["cube.x", "cube.y"]
+    assert spec.actions == spec_of(inner).actions
+    assert (spec.control_hz, spec_of(inner).control_hz) == (5.0, 20.0)

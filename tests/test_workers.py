@@ -266,3 +266,59 @@ def test_every_worker_hears_the_news_before_the_jobs_that_follow(tmp_path):
                 until_all_are_built(pool)
                 os.kill(pool.pids[1], signal.SIGKILL)
             assert list(pool.map(range(5))) == [job * factor * 100_000 for job in range(5)]
+
+
+class Closes(Fault):
+    """Leaves a file where it was closed."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def close(self):
+        (self.folder / str(os.getpid())).touch()
+
+
+def test_every_world_is_closed_at_an_orderly_end(tmp_path):
+    with Pool(Closes(tmp_path), 2) as pool:
+        list(pool.map(range(4)))
+        until_all_are_built(pool)
+        pids = pool.pids
+    assert {path.name for path in tmp_path.iterdir()} == {str(pid) for pid in pids}
+
+
+class Heavy:
+    """Takes longer to arrive than a worker may be silent."""
+
+    def __setstate__(self, state):
+        time.sleep(2.0)
+
+
+def test_news_that_take_long_to_arrive_are_no_silence():
+    heavy = Heavy()
+    heavy.weight = 1  # without a state, nothing would be set
+    with Pool(Fault(), 2, patience_s=1.0) as pool:
+        until_all_are_built(pool)
+        pool.tell(heavy)
+        assert list(pool.map(range(4))) == [0, 1, 4, 9]
+
+
+class Forks(Fault):
+    """Has a child that keeps the pipe open, and is killed at its seventh job."""
+
+    def __call__(self, job, beat):
+        if job == 7:
+            if os.fork() == 0:
+                time.sleep(20)
+                os._exit(0)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(job, beat)
+
+
+def test_a_death_is_found_though_a_child_holds_the_pipe_open():
+    with Pool(Forks(), 1) as pool:
+        until_all_are_built(pool)
+        began_s = time.monotonic()
+        with pytest.raises(WorkerError, match="died with exit code -9"):
+            list(pool.map(range(6, 9)))
+        assert time.monotonic() - began_s < 4

@@ -4,6 +4,8 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
+from dataclasses import dataclass
 
 import gymnasium as gym
 import numpy as np
@@ -132,3 +134,48 @@ def test_worlds_print_nothing_that_nobody_asked_for():
     environment = {**os.environ, "PYTHONWARNINGS": "error"}
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_a_function_that_fails_to_build_a_world_says_why():
+    @dataclass
+    class Factory:
+        id: str
+
+        def __call__(self):
+            return gym.make(self.id)
+
+    with pytest.raises(ConfigError, match=r"the function that builds the world raised NameNotFound: .*NoSuchWorld"):
+        make_env(Factory("NoSuchWorld-v0"))
+
+
+@pytest.mark.parametrize("name", ["AdroitHandDoor-v1", "AdroitHandDoor"])
+def test_the_wrong_sign_is_told_whatever_the_world_is_called(name):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        make_env(name).close()
+    assert any("understudy/AdroitDoor-v0 is the same world" in str(one.message) for one in told)
+
+
+def test_a_backend_that_mujoco_does_not_know_is_one_line():
+    code = "from understudy import make_env; make_env('understudy/PickPlace-v0')"
+    environment = {**os.environ, "MUJOCO_GL": "bogus"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "MissingDependency: MuJoCo cannot be loaded with MUJOCO_GL=bogus" in done.stderr
+
+
+@pytest.mark.parametrize("environment", [{"DISPLAY": ":99"}, {"MUJOCO_GL": "glfw"}])
+def test_a_display_that_leads_nowhere_takes_no_process_down(environment):
+    code = """
+from understudy import make_env
+for _ in range(2):
+    env = make_env("understudy/PickPlace-v0", render_mode="rgb_array")
+    env.reset(seed=0)
+    try:
+        print(env.render().shape)
+    except ImportError as error:
+        print(error)
+"""
+    clean = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "MUJOCO_GL", "WAYLAND_DISPLAY")}
+    done = subprocess.run([sys.executable, "-c", code], env={**clean, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2

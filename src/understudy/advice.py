@@ -68,6 +68,10 @@ def advise(diagnosis: Diagnosis, situation: Situation, env: str | None = None) -
         env: the world as the commands shall name it; as the dataset does where not given.
     """
     data, world = shlex.quote(diagnosis.path), shlex.quote(env or diagnosis.env_id or "ID")
+    if not diagnosis.taught:
+        why = f"in none of the {diagnosis.episodes} episodes did an expert drive or answer: record demonstrations first"
+        where = "--robot NAME" if situation.robot else f"--env {world}"
+        return Advice("bc", None, (50, 200), (why,), (f"understudy record {where} --expert EXPERT --out DATA",))
     reasons = list(_facts(diagnosis))
     if situation.expert:
         gate, why = _gate(situation, judged=diagnosis.successes + diagnosis.failures > 0)
@@ -104,7 +108,11 @@ def _facts(diagnosis: Diagnosis) -> list[str]:
             f"first mend the data: {len(diagnosis.errors)} defects would spoil training ({diagnosis.errors[0].id}); "
             f"`understudy inspect {shlex.quote(diagnosis.path)}` names them"
         )
-    if diagnosis.failures:
+    if untaught := diagnosis.episodes - diagnosis.taught:
+        facts.append(
+            f"in {untaught} of the {diagnosis.episodes} episodes no expert drove or answered: they teach nothing"
+        )
+    elif diagnosis.failures:
         facts.append(
             f"{diagnosis.failures} of the {diagnosis.episodes} episodes failed; a clone learns from those as well"
         )
@@ -112,10 +120,10 @@ def _facts(diagnosis: Diagnosis) -> list[str]:
         facts.append(f"the task is long ({median:g} steps), so small errors of a clone add up to states nobody showed")
     else:
         facts.append(f"the task is short ({median:g} steps), which favours cloning")
-    if diagnosis.episodes < _FEW:
-        facts.append(f"{diagnosis.episodes} demonstrations are few for any method: record some more first")
-    elif diagnosis.episodes >= _MANY:
-        facts.append(f"{diagnosis.episodes} demonstrations are enough to see what cloning alone can do")
+    if diagnosis.taught < _FEW:
+        facts.append(f"{diagnosis.taught} demonstrations are few for any method: record some more first")
+    elif diagnosis.taught >= _MANY:
+        facts.append(f"{diagnosis.taught} demonstrations are enough to see what cloning alone can do")
     return facts
 
 

@@ -55,6 +55,8 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
         try:
             descriptor = os.open(temporary, _WRITE_NEW, 0o644)
             try:
+                if is_regular(final):
+                    os.fchmod(descriptor, stat.S_IMODE(final.stat().st_mode))  # a private file stays private
                 write_all(descriptor, data)
                 _os_fsync(descriptor)
             finally:

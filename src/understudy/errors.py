@@ -25,7 +25,7 @@ else is a bug and keeps its traceback.
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -46,6 +46,16 @@ def require_within(name: str, value: Any, low: float, high: float = math.inf) ->
     if value is not None and not (isinstance(value, Real) and low <= value <= high):  # type: ignore[operator]
         accepted = f"{low:.15g} or more" if high == math.inf else f"{low:.15g} to {high:.15g}"
         raise ConfigError(f"{name} is {value!r}; accepted: {accepted}")
+
+
+def require_whole(name: str, value: Any, low: int) -> None:
+    """Refuses an option that is no whole number of `low` or more; None was not given.
+
+    Raises:
+        ConfigError: it is another number, or none.
+    """
+    if value is not None and not (isinstance(value, Integral) and value >= low):  # type: ignore[operator]
+        raise ConfigError(f"{name} is {value!r}; accepted: whole numbers, {low} or more")
 
 
 def require_options(what: str, kind: type[Any], options: Mapping[str, Any], empty: Collection[str] = ()) -> None:

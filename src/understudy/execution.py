@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
 
 from understudy.agent import Command
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, require_whole
 from understudy.inference import FeedForwardPredictor, Predictor
 
 
@@ -34,10 +35,11 @@ class PolicyAgent:
     def __init__(self, policy: Predictor, *, execute: int | None = None, ensemble_decay: float | None = None) -> None:
         if execute is not None and ensemble_decay is not None:
             raise ConfigError("give execute or ensemble_decay, not both: an ensemble asks the policy at every step")
-        if execute is not None and not 1 <= execute <= policy.horizon:
+        require_whole("execute", execute, 1)
+        if execute is not None and execute > policy.horizon:
             raise ConfigError(f"execute is {execute}; the policy predicts {policy.horizon}, so 1 to {policy.horizon}")
-        if ensemble_decay is not None and not ensemble_decay >= 0:
-            raise ConfigError(f"ensemble_decay is {ensemble_decay}; it is 0 or more")
+        if ensemble_decay is not None and not 0 <= ensemble_decay < math.inf:
+            raise ConfigError(f"ensemble_decay is {ensemble_decay}; it is a number from 0 on")
         self._policy = policy
         self._execute = execute or 1
         self._ensemble_decay = ensemble_decay

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from understudy.observers import Video, can_render
 from understudy.rollout import rollout
 from understudy.sim.real_time import RealTime
 from understudy.spec import spec_of
-from understudy.worlds import KeptOpen, World, make_env
+from understudy.worlds import World, make_env
 
 _DRIFTED = 0.05
 
@@ -93,7 +95,8 @@ def replay(env: gym.Env[Any, Any], episode: Episode) -> Drift:
         ConfigError: nobody recorded how the episode started.
     """
     show = Show.of(episode)
-    seen = rollout(endless(env), show.agent, seed=show.seed, options=show.options, max_steps=show.steps)
+    with endless(env):
+        seen = rollout(env, show.agent, seed=show.seed, options=show.options, max_steps=show.steps)
     steps = min(len(seen), len(episode))
     # The last observation of a bare recording is unknown, so only what was seen before an action is compared.
     recorded, observed = episode.observations[:steps], seen.observations[:steps]
@@ -192,8 +195,18 @@ def _drawn(world: World, play: Callable[[gym.Env[Any, Any]], None]) -> str | Non
         env.close()
 
 
-def endless(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """The world without its limit of steps, which a demonstration may be longer than."""
-    if isinstance(env, KeptOpen):
-        return KeptOpen(endless(env.env))
-    return env.env if isinstance(env, gym.wrappers.TimeLimit) else env
+@contextmanager
+def endless(env: gym.Env[Any, Any]) -> Iterator[None]:
+    """Lifts the world's limit of steps, which a demonstration may be longer than, wherever among its wrappers it is."""
+    lifted = []
+    layer = env
+    while isinstance(layer, gym.Wrapper):
+        if isinstance(layer, gym.wrappers.TimeLimit):
+            lifted.append((layer, layer._max_episode_steps))
+            layer._max_episode_steps = sys.maxsize
+        layer = layer.env
+    try:
+        yield
+    finally:
+        for limit, steps in lifted:
+            limit._max_episode_steps = steps

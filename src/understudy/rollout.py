@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from understudy.agent import Agent, Command, Driver
 from understudy.episode import FAILURE, SUCCESS, UNKNOWN, Episode
-from understudy.errors import ActionError, ConfigError, ExpertError, UnderstudyError, WorldError
+from understudy.errors import ActionError, ConfigError, ExpertError, UnderstudyError, WorldError, require_whole
 from understudy.spec import flatten, spec_of
 
 OPERATOR_SAYS = "operator_says"  # in the last `info`: the verdict of a person, which outweighs what the world tells
@@ -112,12 +112,13 @@ def _run(
     observers: tuple[Observer, ...],
 ) -> Episode:
     low, high = _action_limits(env)
-    driven_by = getattr(env.unwrapped, "driven_by", None)
-    if max_steps is not None and max_steps < 1:
-        raise ConfigError(f"max_steps is {max_steps}; an episode has at least 1 step")
+    driven_by = _method(env, "driven_by")
+    require_whole("max_steps", max_steps, 1)
+    require_whole("after_success", after_success, 0)
     space = env.observation_space
     try:
-        raw, _ = env.reset(seed=seed, options=options)
+        raw, _ = env.reset(seed=int(seed), options=options)
+        start_s, time_s = time.monotonic(), 0.0
     except UnderstudyError:
         raise
     except Exception as error:
@@ -129,7 +130,6 @@ def _run(
     steps: list[Step] = []
     terminated = truncated = False
     limit = math.inf if max_steps is None else max_steps
-    start_s, time_s = time.monotonic(), 0.0
     while not (terminated or truncated):
         # Agent and world get copies: either may write into what it is given, and the record must not change.
         command = _kept(env, agent.act(observation.copy()), low.shape)
@@ -145,10 +145,12 @@ def _run(
             raise _raised(error, f"step {index + 1}") from error
         next_time_s = time.monotonic() - start_s  # before anybody looks at the step, which takes time too
         next_observation = _observed(env, space, raw, index + 1)
+        if not isinstance(info, Mapping):
+            raise WorldError(f"the world gave {type(info).__name__} for info at step {index + 1}; info is a dict")
         executed = _executed(env, info, clipped)
         if not _is_finite_number(reward):
             raise WorldError(f"the world gave a reward of {reward} at step {index + 1}; a reward is one finite number")
-        succeeded = bool(info.get("success", info.get("is_success", False)))
+        succeeded = _succeeded(info, index + 1)
         step = Step(index, observation, command, executed, float(reward), succeeded, time_s, next_observation, info)
         steps.append(step)
         observation, time_s = next_observation, next_time_s
@@ -169,9 +171,15 @@ def _resting(env: gym.Env[Any, Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        rest = getattr(env.unwrapped, "rest", None)
+        rest = _method(env, "rest")
         if rest is not None:
             rest()
+
+
+def _method(env: gym.Env[Any, Any], name: str) -> Callable[..., Any] | None:
+    """What a robot's world has beyond Gymnasium; an attribute of that name which cannot be called is something else."""
+    method = getattr(env.unwrapped, name, None)
+    return method if callable(method) else None
 
 
 def _raised(error: Exception, when: str) -> WorldError:
@@ -234,11 +242,25 @@ def _executed(env: gym.Env[Any, Any], info: Mapping[str, Any], clipped: NDArray[
 
 
 def _observed(env: gym.Env[Any, Any], space: gym.Space[Any], raw: Any, index: int) -> NDArray[np.float32]:
-    observation = flatten(space, raw)
+    try:
+        observation = flatten(space, raw)
+    except (TypeError, ValueError, KeyError) as error:
+        raise WorldError(f"the world gave an observation that is none at step {index}: {error}") from error
+    size = gym.spaces.flatdim(space)
+    if len(observation) != size:
+        raise WorldError(f"the world gave {len(observation)} numbers at step {index}; its observation space has {size}")
     if not _all_finite(observation):
         raise WorldError(f"the world gave {_first_bad(env, observation, 'observation')} at step {index}")
     observation.setflags(write=False)
     return observation
+
+
+def _succeeded(info: Mapping[str, Any], step: int) -> bool:
+    told = info.get("success", info.get("is_success", False))
+    try:
+        return bool(told)
+    except ValueError as error:
+        raise WorldError(f"the world gave {told!r} for success at step {step}; success is true or false") from error
 
 
 def _is_finite_number(reward: Any) -> bool:

@@ -15,6 +15,7 @@ from understudy.durable import TEMPORARY_SUFFIX, append_line, is_regular, make_f
 from understudy.errors import ConfigError
 
 _LARGEST_METRICS = 2**27
+_LARGEST_JSON = 2**26
 # What has to be the same in a resumed run, and how to make it so.
 _FINGERPRINTS = {
     "data_fingerprint": (
@@ -134,6 +135,10 @@ def read_json(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, or holds no JSON object.
     """
     try:
+        if (os.path.lexists(path) and not is_regular(path)) or path.stat().st_size > _LARGEST_JSON:
+            raise ConfigError(
+                f"{path} is no plain file of up to {_LARGEST_JSON} bytes; copy it back, or begin the run anew elsewhere"
+            )
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read: {error}; copy it back, or begin the run anew elsewhere") from error

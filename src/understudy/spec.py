@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import gymnasium as gym
@@ -147,19 +148,35 @@ class Spec:
 def spec_of(env: gym.Env[Any, Any]) -> Spec:
     """The spec of a world.
 
-    A world may say more than Gymnasium asks through the attributes `observation_channels`, `action_channels` (tuples
-    of Channel) and `control_hz`. Where it does not, channels are called `key[i]` after the keys of its dict spaces
-    (`observation[i]`, `action[i]` for plain ones), and the rate is 1 / `dt` or `metadata["render_fps"]`.
+    A world, or a wrapper of it, may say more than Gymnasium asks through the attributes `observation_channels`,
+    `action_channels` (tuples of Channel) and `control_hz`; the outermost that does is heard. Where none does, channels
+    are called `key[i]` after the keys of its dict spaces (`observation[i]`, `action[i]` for plain ones), and the rate
+    is 1 / `dt` or `metadata["render_fps"]`.
 
     Raises:
         ConfigError: a space is not made of numbers in boxes, or the action has no limits.
     """
     base = env.unwrapped
-    observations = _declared(base, "observation_channels", env.observation_space, "observation")
-    actions = _declared(base, "action_channels", env.action_space, "action")
-    dt = getattr(base, "dt", None)
-    rate = getattr(base, "control_hz", None) or (1.0 / dt if dt else 0.0) or base.metadata.get("render_fps") or 0.0
+    observations = _declared(env, "observation_channels", env.observation_space, "observation")
+    actions = _declared(env, "action_channels", env.action_space, "action")
+    rate = next(filter(None, map(_rate, layers(env))), base.metadata.get("render_fps") or 0.0)
     return Spec(env.spec.id if env.spec else type(base).__name__, float(rate), tuple(observations), tuple(actions))
+
+
+def layers(env: gym.Env[Any, Any]) -> Iterator[gym.Env[Any, Any]]:
+    """A world and what it wraps, the outermost first."""
+    while isinstance(env, gym.Wrapper):
+        yield env
+        env = env.env
+    yield env
+
+
+def _rate(layer: gym.Env[Any, Any]) -> float:
+    """The control rate that a world or a wrapper states itself; 0 where it states none."""
+    control_hz, dt = (getattr(layer, name, None) for name in ("control_hz", "dt"))
+    if isinstance(control_hz, Real):
+        return float(control_hz)
+    return 1.0 / float(dt) if isinstance(dt, Real) and dt else 0.0
 
 
 def box_channels(space: gym.Space[Any], name: str) -> tuple[Channel, ...]:
@@ -189,12 +206,15 @@ def _part_channels(part: gym.Space[Any], key: str) -> tuple[Channel, ...]:
     return channels
 
 
-def _declared(base: gym.Env[Any, Any], attribute: str, space: gym.Space[Any], name: str) -> tuple[Channel, ...]:
-    """The channels that a world names itself, unless a wrapper has changed what they are."""
+def _declared(env: gym.Env[Any, Any], attribute: str, space: gym.Space[Any], name: str) -> tuple[Channel, ...]:
+    """The channels that a world or a wrapper names itself, unless another wrapper has changed what they are."""
     counted = box_channels(space, name)
-    declared = tuple(getattr(base, attribute, None) or ())
-    inner = base.observation_space if name == "observation" else base.action_space
-    return declared if declared and space == inner and len(declared) == len(counted) else counted
+    for layer in layers(env):
+        declared = tuple(getattr(layer, attribute, None) or ())
+        own = layer.observation_space if name == "observation" else layer.action_space
+        if declared and space == own and len(declared) == len(counted):
+            return declared
+    return counted
 
 
 def flatten(space: gym.Space[Any], observation: Any) -> NDArray[np.float32]:

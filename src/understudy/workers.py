@@ -28,6 +28,8 @@ _BUILD_PATIENCE_S = 60.0
 _POLL_S = 0.1
 _STOPPED_S = 1.0  # a loop that is so late was not slow, it was stopped
 _JOIN_S = 5.0
+_LEAVE_S = 2.0  # in which an idle worker closes its world
+_DEAD_S = 1.0  # in which the last words of a process that ended arrive
 # Each worker holds the next job beside the one it runs, so that it never waits for this process to wake up.
 _JOBS_HELD = 2
 # A job that broke so many workers breaks the next one, too.
@@ -49,6 +51,10 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Frees what `build` made."""
+
+
+class _Leave:
+    """Tells a worker that there are no more jobs."""
 
 
 class _News:
@@ -74,6 +80,7 @@ class _Worker:
         self.process.start()
         theirs.close()
         self.built = False
+        self._ended_s: float | None = None
         self.news: _News | None = None
         self.jobs: deque[int] = deque()
         self._words: SimpleQueue[Any] = SimpleQueue()
@@ -97,6 +104,16 @@ class _Worker:
 
     def silence_s(self) -> float:
         return time.monotonic() - max(float(self.heartbeat.value), self.excused_s)
+
+    def leave(self) -> None:
+        """Asks an idle worker to close its world and end."""
+        self._words.put(_Leave())
+
+    def is_dead(self) -> bool:
+        """Whether the process ended a while ago; a child of it may hold the pipe open, so the listener cannot tell."""
+        if self._ended_s is None and self.process.exitcode is not None:
+            self._ended_s = time.monotonic()
+        return self._ended_s is not None and time.monotonic() - self._ended_s > _DEAD_S
 
     def end(self) -> None:
         self._words.put(None)
@@ -215,14 +232,23 @@ class Pool:
                         worker.excuse()  # this process was stopped, as by Ctrl-Z, and the workers with it
                 turned_s = now_s
                 for worker in tuple(self._workers):
-                    self._check(worker, round_)
+                    if worker.is_dead():
+                        self._receive(worker, None, round_)
+                    else:
+                        self._check(worker, round_)
             yield round_.results.pop(position)
             for worker in self._workers:
                 worker.excuse()  # whoever takes the results may take their time
             turned_s = time.monotonic()
 
     def close(self) -> None:
-        """Ends every worker, also one that hangs."""
+        """Ends every worker: one that is idle closes its world first, and what hangs is killed."""
+        idle = [worker for worker in self._workers if worker.built and not worker.jobs]
+        for worker in idle:
+            worker.leave()
+        until_s = time.monotonic() + _LEAVE_S
+        for worker in idle:
+            worker.process.join(max(0.0, until_s - time.monotonic()))
         for worker in self._workers:
             worker.process.kill()
         for worker in self._workers:
@@ -346,8 +372,11 @@ def _work(connection: Connection, heartbeat: Any) -> None:
             while True:
                 word = _next_word(connection)
                 beat()
+                if isinstance(word, _Leave):
+                    return
                 if isinstance(word, _News):
-                    runner.hear(pickle.loads(word.pickled))
+                    with _beating(beat):  # a policy may bring a large library along
+                        runner.hear(pickle.loads(word.pickled))
                 else:
                     _say(connection, (runner(word[0], beat),))
         finally:
@@ -356,6 +385,25 @@ def _work(connection: Connection, heartbeat: Any) -> None:
         _say(connection, error)
     except Exception as error:
         _say(connection, _Failure(f"raised {type(error).__name__}: {error}", traceback.format_exc()))
+
+
+@contextlib.contextmanager
+def _beating(beat: Beat) -> Iterator[None]:
+    """Gives signs of life while something goes on that gives none itself, for as long as building may take."""
+    done = threading.Event()
+
+    def go_on() -> None:
+        until_s = time.monotonic() + _BUILD_PATIENCE_S
+        while not done.wait(_POLL_S) and time.monotonic() < until_s:
+            beat()
+
+    thread = threading.Thread(target=go_on, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _next_word(connection: Connection) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -46,7 +47,15 @@ def make_env(world: World, *, allow_module: bool = False, **arguments: Any) -> g
         env = gym.make(world, disable_env_checker=True, **arguments) if isinstance(world, str) else world(**arguments)
     except gym.error.DependencyNotInstalled as error:
         raise MissingDependency(f"{world} needs a package that is not installed: {error}") from error
+    except (AttributeError, RuntimeError) as error:
+        if "mujoco" in sys.modules or not os.environ.get("MUJOCO_GL"):
+            raise
+        raise MissingDependency(
+            f"MuJoCo cannot be loaded with MUJOCO_GL={os.environ['MUJOCO_GL']} ({error}); unset it, or take egl or glfw"
+        ) from error
     except (gym.error.Error, ModuleNotFoundError) as error:
+        if not isinstance(world, str):
+            raise ConfigError(f"the function that builds the world raised {type(error).__name__}: {error}") from error
         if world in gym.registry:
             raise MissingDependency(f"{world} cannot be built here: {error}") from error
         close = difflib.get_close_matches(str(world), gym.registry, n=3, cutoff=0.4) or ["understudy/PickPlace-v0"]
@@ -55,6 +64,7 @@ def make_env(world: World, *, allow_module: bool = False, **arguments: Any) -> g
         if not arguments or isinstance(error, UnderstudyError):
             raise
         raise ConfigError(f"{world} refuses its arguments {arguments}: {error}") from error
+    _warn_of_wrong_sign(env)
     if arguments.get("render_mode") == "rgb_array":
         _speed_up_pictures(env)
     return env
@@ -90,6 +100,10 @@ def _register(world: str) -> None:
 
     if not world.startswith("understudy/") and "FetchReach-v4" not in gym.registry:
         register_robotics()
+
+
+def _warn_of_wrong_sign(env: gym.Env[Any, Any]) -> None:
+    world = env.spec.id if env.spec else ""
     if world in _WRONG_REWARD:
         bundled = world.replace("AdroitHand", "understudy/Adroit").replace("-v1", "-v0")
         warnings.warn(

@@ -28,7 +28,7 @@ from understudy.dataset import Dataset
 from understudy.episode import UNKNOWN, Episode
 from understudy.errors import ConfigError, DataError
 from understudy.interactive import GATES, DAggerGate, GatedAgent, LazyGate, SafeGate, ThriftyGate, dagger, gate_for
-from understudy.interactive.gates import _joint_quantile
+from understudy.interactive.gates import _HASTE, _Lately
 from understudy.interactive.ledger import entry_of
 from understudy.interactive.tick import Tick, measure_for
 from understudy.recipe import DAggerConfig
@@ -232,6 +232,8 @@ def tick_of(deviation, driver=Driver.EXPERT, *, risk=None):
         driver=driver,
         engaged=False,
         round=1,
+        alone=0,
+        takeovers=0,
         random=np.random.default_rng(0),
         expert=expert,
         robot=None,
@@ -283,14 +285,14 @@ def test_the_joint_quantile_is_the_lowest_pair_of_equal_ranks_above_either_of_wh
         above = sum(n > novel or r > risky for n, r in zip(novelty, risk, strict=True))
         if above <= count - max(1, round((1 - share) * count)):
             break
-    assert _joint_quantile(novelty, risk, share) == (novel, risky)
+    assert _Lately(novelty, risk, np.zeros(0, np.float32)).above(share) == (novel, risky)
 
 
 def test_where_values_are_equal_the_joint_quantile_calls_no_more_often():
     rng = np.random.default_rng(0)
     for _ in range(50):
         novelty, risk = rng.integers(0, 4, (2, 200)).astype(np.float32)
-        novel, risky = _joint_quantile(novelty, risk, 0.1)
+        novel, risky = _Lately(novelty, risk, np.zeros(0, np.float32)).above(0.1)
         assert np.mean((novelty > novel) | (risk > risky)) <= 0.1
 
 
@@ -317,13 +319,14 @@ def test_thrifty_calls_where_it_is_novel_or_risky_and_hands_back_where_it_is_nei
     doubt = np.sqrt(np.mean(members.std(0) ** 2, axis=1))
     risk = 1 - gate._success.each(visited, proposals)
     deviation = np.sqrt(np.mean((proposals - np.array([right(row) for row in visited])) ** 2, axis=1))
-    novel, risky = _joint_quantile(doubt, risk, 0.1)
+    lately = _Lately(doubt, risk, deviation)
     agreement, calm = deviation.mean(), np.median(risk)
     steps = 0
     episodes = [rollout(PointWorld(), GatedAgent(policy, PointExpert(), gate), seed=seed) for seed in range(60, 80)]
     for episode in episodes:
-        before = Driver.POLICY
+        before, alone, taken = Driver.POLICY, 0, 0
         for observation, driver in zip(episode.observations[:-1], episode.driver, strict=True):
+            novel, risky = lately.above(min(0.5, 0.1 * 2 ** (_HASTE * (0.1 * alone - taken))))
             members = restless(observation[None])[:, 0]
             proposal = members.mean(0).clip(-1, 1)
             doubt = math.sqrt(np.mean(members.std(0) ** 2))
@@ -338,6 +341,7 @@ def test_thrifty_calls_where_it_is_novel_or_risky_and_hands_back_where_it_is_nei
             if near > 1e-5:  # float32 and float64 may differ on the edge
                 assert driver == wanted
                 steps += wanted
+            alone, taken = alone + (driver == Driver.POLICY), taken + (driver == Driver.EXPERT != before)
             before = driver
     assert steps > 5
 
@@ -354,20 +358,38 @@ def test_takeovers_beyond_the_budget_make_thrifty_dearer_and_owed_ones_cheaper(d
             gate.adapt(
                 Episode(episode.observations, episode.actions, driver=drivers, labelled=drivers.astype(bool), success=1)
             )
-        return gate._thresholds
+        return np.array(gate._limits())
 
-    overspent, owed = thresholds(switching), thresholds(0 * switching)
-    assert overspent.novel > owed.novel
-    assert overspent.risky > owed.risky
+    assert (thresholds(switching) > thresholds(0 * switching)).all()
+
+
+def test_thrifty_calls_sooner_the_longer_an_attempt_takes_and_later_after_a_call(demos, short_lessons):
+    gate, policy = ThriftyGate(budget=0.05), Drives(restless)
+    gate.begin(policy)
+    gate.fit(demos, policy)
+    limits = [np.array(gate._limits(alone, 0)) for alone in (0, 20, 40)]
+    assert (limits[0] > limits[1]).all()
+    assert (limits[1] > limits[2]).all()
+    np.testing.assert_array_equal(gate._limits(20, 1), limits[0])  # what was owed is paid
+
+
+def test_a_policy_that_is_stuck_where_it_is_sure_gets_help_within_the_attempt(demos, short_lessons):
+    """It stays where it is, all members agree, and no step looks riskier than another."""
+    gate, policy = ThriftyGate(budget=0.05), Drives(lambda rows: np.repeat(stays(rows), 2, 0))
+    gate.begin(policy)
+    gate.fit(demos, policy)
+    gate._success = lambda observation, proposal: 0.5
+    gate._lately = _Lately(*(np.linspace(0, 1, 100, dtype=np.float32) for _ in range(3)))
+    episode = rollout(PointWorld(length=100), GatedAgent(policy, PointExpert(), gate), seed=0)
+    assert (episode.driver == Driver.EXPERT).any()
 
 
 def test_a_budget_that_was_never_spent_is_no_number_too_large():
     gate = ThriftyGate(budget=1.0)
-    gate._visited = [(np.zeros(3, np.float32), np.zeros(3, np.float32), np.zeros(0, np.float32))]
-    gate._unspent = 1e6
-    gate._set_thresholds()
-    gate._unspent = -1e6
-    gate._set_thresholds()
+    gate._lately = _Lately(np.arange(3, dtype=np.float32), np.zeros(3, np.float32), np.zeros(0, np.float32))
+    for unspent in (1e6, -1e6):
+        gate._unspent = unspent
+        gate._limits()
 
 
 # ---- hg ----

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import mujoco
 import numpy as np
 import pytest
 
@@ -184,7 +185,7 @@ def test_a_start_can_be_set_and_leaves_nothing_behind(worlds, task):
     env.reset(seed=9)
     state = env.unwrapped.state()
     first, _ = env.reset(seed=2, options={"initial_state": state})
-    again, _ = env.reset(seed=4, options={"initial_state_dict": {key: list(value) for key, value in state.items()}})
+    again, _ = env.reset(seed=4, options={"initial_state": {key: list(value) for key, value in state.items()}})
     assert np.array_equal(first, again)
     for key, value in env.unwrapped.state().items():
         np.testing.assert_allclose(value, state[key], atol=1e-12)
@@ -206,6 +207,37 @@ def test_a_start_that_is_none_is_refused(worlds, change, said):
     state = {key: value for key, value in {**env.unwrapped.state(), **change}.items() if value is not None}
     with pytest.raises(ConfigError, match=said):
         env.reset(seed=0, options={"initial_state": state})
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_state_in_the_middle_of_an_episode_is_one_to_begin_from(worlds, task):
+    env = worlds[task][0]
+    env.reset(seed=3)
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        env.step(random.uniform(-1, 1, env.action_space.shape).astype(np.float32))
+    model, data = env.unwrapped.model, env.unwrapped.data
+    if task == "Relocate":
+        data.qpos[-3:] = [0.1, -0.05, 0.2]  # as if the hand had carried the ball
+        mujoco.mj_forward(model, data)
+    state, seen = env.unwrapped.state(), env.unwrapped._released._get_obs()
+    again, _ = env.reset(seed=8, options={"initial_state": state})
+    np.testing.assert_allclose(again, seen, atol=2e-2)  # solving the contacts anew moves a little
+    for key, value in env.unwrapped.state().items():
+        np.testing.assert_allclose(value, state[key], atol=1e-12)
+
+
+def test_an_option_that_is_none_is_refused(worlds):
+    with pytest.raises(ConfigError, match=r"reset has no option 'inital_state'; it knows initial_state"):
+        worlds["Door"][0].reset(seed=0, options={"inital_state": {}})
+
+
+@pytest.mark.parametrize("size", [0, -5, 640.5, "abc", 20000])
+def test_a_picture_of_an_impossible_size_is_refused(size):
+    env = make_env("understudy/AdroitDoor-v0", render_mode="rgb_array", width=size)
+    env.reset(seed=0)
+    with pytest.raises(ConfigError, match=r"width is .*; a picture has 1 to 4096 whole pixels"):
+        env.render()
 
 
 def test_an_episode_is_200_steps_truncated():

@@ -245,3 +245,13 @@ def test_a_policy_that_acts_by_sampling_answers_as_it_acts(tmp_path):
         answers[acts] = [expert.label(seen) for _ in range(3)]
         np.testing.assert_array_equal(answers[acts], [agent.act(seen).action for _ in range(3)])
     assert np.ptp(answers["mean"], axis=0).max() == 0 < np.ptp(answers["sampled"], axis=0).max()
+
+
+def test_a_script_does_not_answer_behind_a_wrapper_that_changes_what_it_knows():
+    import gymnasium as gym
+
+    inner = make_env("understudy/PickPlace-v0")
+    wrapped = gym.wrappers.RescaleAction(inner, np.float32(-100), np.float32(100))
+    with pytest.raises(ConfigError, match="changes its action_space, which its script knows as it was"):
+        expert_for(wrapped, "scripted")
+    assert expert_for(gym.wrappers.RecordEpisodeStatistics(inner), "scripted")

@@ -61,7 +61,7 @@ def test_a_paced_rollout_takes_the_time_it_shows():
     start_s = time.monotonic()
     episode = rollout(env, Replay(STILL[None]), seed=0)
     assert time.monotonic() - start_s >= 10 / 200
-    assert (np.diff(episode.time_s) > 0.001).all()
+    assert np.median(np.diff(episode.time_s)) > 0.004  # one late step makes the next one short
 
 
 @pytest.mark.parametrize("rate", [0, -1.0, float("nan")])

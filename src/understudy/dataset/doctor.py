@@ -64,6 +64,7 @@ class Diagnosis:
         successes, failures, unjudged: episodes.
         expert_steps: steps that the expert drove.
         labelled_steps: steps at which the expert was asked.
+        taught: episodes with a step at which the expert drove or was asked; the others teach a clone nothing.
         channels: ranges, observations first.
         coverage: how far apart the starts are: median distance of a start to the nearest other one, as root mean
             square over the channels that move, in standard deviations of all data. 0: every start is the same.
@@ -86,6 +87,7 @@ class Diagnosis:
     unjudged: int
     expert_steps: int
     labelled_steps: int
+    taught: int
     channels: tuple[ChannelRange, ...]
     coverage: float
     diversity: float
@@ -206,6 +208,7 @@ def _summary(path: str, spec: Spec, findings: Findings, defects: list[Defect]) -
         unjudged=verdicts.count(UNKNOWN),
         expert_steps=sum(look.expert_steps for look in looks),
         labelled_steps=sum(look.labels for look in looks),
+        taught=sum(bool(look.expert_steps or look.labels) for look in looks),
         channels=_ranges(spec, findings),
         coverage=coverage,
         diversity=diversity,

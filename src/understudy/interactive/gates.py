@@ -33,6 +33,7 @@ from understudy.policies import Policy
 from understudy.recipe import LARGEST_SEED
 
 _UNSAFE = 0.3  # share of the labelled steps that SafeDAgger calls unsafe where nobody says
+_HASTE = 3.0  # times the takeovers of the running attempt count
 _REMEMBERED = 50  # episodes over which novelty and risk are ranked
 SCHEDULES = ("indicator", "constant", "linear", "exponential")
 
@@ -280,7 +281,7 @@ class ThriftyGate(Gate):
     _measure: Measure | None = field(default=None, init=False, repr=False)
     _visited: list[_Visited] = field(default_factory=list, init=False, repr=False)
     _unspent: float = field(default=0.0, init=False, repr=False)
-    _thresholds: _Thresholds | None = field(default=None, init=False, repr=False)
+    _lately: _Lately | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         _require(0 < self.budget <= 1, "budget", self.budget, "takeovers for each step, above 0 and up to 1")
@@ -298,21 +299,31 @@ class ThriftyGate(Gate):
         self._success = learn_success(dataset, policy, self.discount, seed=self.seed)
         last = range(max(0, len(dataset) - _REMEMBERED), len(dataset))
         self._visited = [self._look(dataset[index]) for index in last]
-        self._set_thresholds()
+        self._look_back()
 
     def adapt(self, episode: Episode) -> None:
         self._visited = [*self._visited, self._look(episode)][-_REMEMBERED:]
         alone = int((episode.driver == Driver.POLICY).sum())
         self._unspent += self.budget * alone - int(takeovers(episode).sum())
-        self._set_thresholds()
+        self._look_back()
 
     def __call__(self, tick: Tick) -> bool:
         assert self._success is not None, "fit() comes first"
-        assert self._thresholds is not None
-        limits, risk = self._thresholds, 1 - self._success(tick.observation, tick.proposal)
-        if tick.driver == Driver.POLICY:
-            return tick.doubt() > limits.novel or risk > limits.risky
-        return tick.deviation() > limits.agreement or risk > limits.calm
+        assert self._lately is not None
+        risk = 1 - self._success(tick.observation, tick.proposal)
+        if tick.driver == Driver.EXPERT:
+            return tick.deviation() > self._lately.agreement or risk > self._lately.calm
+        novel, risky = self._limits(tick.alone, tick.takeovers)
+        return tick.doubt() > novel or risk > risky
+
+    def _limits(self, alone: int = 0, takeovers: int = 0) -> tuple[float, float]:
+        """Novelty and risk above either of which the policy calls, after so much of an attempt."""
+        assert self._lately is not None, "fit() comes first"
+        # Differs from Hoque et al. 2021b: the share follows the takeovers so far, and expert-driven steps count too.
+        # Each takeover behind the budget doubles the share of steps that would call. Those of the running attempt count
+        # several times: one that takes long is stuck, whatever novelty and risk say of it.
+        unspent = self._unspent + _HASTE * (self.budget * alone - takeovers)
+        return self._lately.above(min(0.5, self.budget * 2 ** min(unspent, 100)))
 
     def _look(self, episode: Episode) -> _Visited:
         assert self._robot is not None, "fit() comes first"
@@ -328,15 +339,8 @@ class ThriftyGate(Gate):
             self._measure.deviation(proposals, targets)[advised],
         )
 
-    def _set_thresholds(self) -> None:
-        """Quantiles over what was visited lately, wider where takeovers were owed and narrower where overspent."""
-        novelty, risk, deviation = (np.concatenate(columns) for columns in zip(*self._visited, strict=True))
-        # Differs from Hoque et al. 2021b: the share follows the takeovers so far, and expert-driven steps count too.
-        # Each takeover behind the budget doubles the share of steps that would call.
-        share = min(0.5, self.budget * 2 ** min(self._unspent, 100))
-        novel, risky = _joint_quantile(novelty, risk, share)
-        agreement = float(deviation.mean()) if len(deviation) else 0.0
-        self._thresholds = _Thresholds(novel, risky, agreement, float(np.median(risk)))
+    def _look_back(self) -> None:
+        self._lately = _Lately(*(np.concatenate(columns) for columns in zip(*self._visited, strict=True)))
 
 
 class _Visited(NamedTuple):
@@ -347,22 +351,22 @@ class _Visited(NamedTuple):
     deviation: NDArray[np.float32]
 
 
-class _Thresholds(NamedTuple):
-    """Above `novel` or `risky` the expert is called; above neither `agreement` nor `calm` the policy drives again."""
+class _Lately:
+    """What was visited lately, in order; the policy drives again where it is above neither `agreement` nor `calm`."""
 
-    novel: float
-    risky: float
-    agreement: float
-    calm: float
+    def __init__(self, novelty: NDArray[np.float32], risk: NDArray[np.float32], deviation: NDArray[np.float32]) -> None:
+        self._novelty, self._risk = np.sort(novelty), np.sort(risk)
+        ranks = [np.argsort(np.argsort(column, kind="stable"), kind="stable") for column in (novelty, risk)]
+        self._worst = np.sort(np.maximum(*ranks))  # a step calls for its higher rank
+        self.agreement = float(deviation.mean()) if len(deviation) else 0.0
+        self.calm = float(np.median(risk))
 
-
-def _joint_quantile(novelty: NDArray[np.float32], risk: NDArray[np.float32], share: float) -> tuple[float, float]:
-    """Thresholds at one and the same quantile of each, above either of which lies `share` of the steps."""
-    # Differs from Hoque et al. 2021b: two separate quantiles together call up to twice as often as the budget says.
-    ranks = [np.argsort(np.argsort(column, kind="stable"), kind="stable") for column in (novelty, risk)]
-    worst = np.sort(np.maximum(*ranks))  # a step calls for its higher rank
-    rank = int(worst[max(0, min(len(worst) - 1, round((1 - share) * len(worst)) - 1))])
-    return float(np.sort(novelty)[rank]), float(np.sort(risk)[rank])
+    def above(self, share: float) -> tuple[float, float]:
+        """Novelty and risk at one and the same quantile of each, above either of which lies `share` of the steps."""
+        # Differs from Hoque et al. 2021b: two separate quantiles together call up to twice as often as the budget says.
+        steps = len(self._worst)
+        rank = self._worst[max(0, min(steps - 1, round((1 - share) * steps) - 1))]
+        return float(self._novelty[rank]), float(self._risk[rank])
 
 
 GATES: dict[str, type[Gate]] = {

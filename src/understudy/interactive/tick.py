@@ -78,6 +78,8 @@ class Tick:
         driver: who drove the step before; the policy at the first step.
         engaged: whether the expert wants to drive.
         round: number of the round, from 1.
+        alone: steps of this episode that the policy has driven.
+        takeovers: of this episode so far.
         random: where a gate draws from; the same for the same seed of the episode.
         expert: who is asked by `label`.
         robot: whose members are asked by `doubt`.
@@ -92,6 +94,8 @@ class Tick:
         driver: Driver,
         engaged: bool,
         round: int,
+        alone: int,
+        takeovers: int,
         random: np.random.Generator,
         expert: Expert,
         robot: PolicyAgent,
@@ -99,6 +103,7 @@ class Tick:
     ) -> None:
         self.observation, self.proposal = observation, proposal
         self.driver, self.engaged, self.round, self.random = driver, engaged, round, random
+        self.alone, self.takeovers = alone, takeovers
         self._expert, self._robot, self._measure = expert, robot, measure
         self.asked: NDArray[np.float32] | None = None
 
@@ -191,12 +196,14 @@ class GatedAgent:
         self._measure = measure_for(policy)
         self._watch = getattr(expert, "watch", None)
         self._driver = Driver.POLICY
+        self._alone = self._takeovers = 0
         self._random = np.random.default_rng(0)
 
     def reset(self, seed: int) -> None:
         self._robot.reset(seed)
         self._expert.reset(seed)
         self._driver = Driver.POLICY
+        self._alone = self._takeovers = 0
         self._random = np.random.default_rng([seed, self._round])
 
     def act(self, observation: NDArray[np.float32]) -> Command:
@@ -210,6 +217,8 @@ class GatedAgent:
             driver=self._driver,
             engaged=self._expert.engaged,
             round=self._round,
+            alone=self._alone,
+            takeovers=self._takeovers,
             random=self._random,
             expert=self._expert,
             robot=self._robot,
@@ -218,8 +227,10 @@ class GatedAgent:
         expert_drives = self._gate(tick)
         if self._cap is not None:
             expert_drives = tick.deviation() > self._cap or expert_drives
+        self._takeovers += expert_drives and self._driver == Driver.POLICY
         self._driver = Driver.EXPERT if expert_drives else Driver.POLICY
         if not expert_drives:
+            self._alone += 1
             return Command(proposal, Driver.POLICY, tick.asked)
         self._robot.replan()  # what the policy had planned was for another course
         label = tick.label()

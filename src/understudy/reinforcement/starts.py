@@ -92,14 +92,15 @@ class DemoStarts:
             self._states = []
             for show in self.shows(env):
                 keeper = _Keeper(self.every)
-                replayed = rollout(
-                    endless(env),
-                    show.agent,
-                    seed=show.seed,
-                    options=show.options,
-                    max_steps=show.steps,
-                    observers=(keeper,),
-                )
+                with endless(env):
+                    replayed = rollout(
+                        env,
+                        show.agent,
+                        seed=show.seed,
+                        options=show.options,
+                        max_steps=show.steps,
+                        observers=(keeper,),
+                    )
                 spent += len(replayed)
                 self._states.append(keeper.states)
         finally:

@@ -123,10 +123,10 @@ class AdroitEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
             seed: as in Gymnasium.
             options: `initial_state` holds arrays as `state()` gives them, and as demonstrations store them: `qpos`,
                 `qvel`, and what the task moves (`door_body_pos`; `board_pos`; `desired_orien`; `obj_pos` and
-                `target_pos`). The release's name `initial_state_dict` means the same.
+                `target_pos`).
 
         Raises:
-            ConfigError: an array is missing, of another shape, or not finite.
+            ConfigError: an option is none of these, or an array is missing, of another shape, or not finite.
         """
         state = self._checked_start(options or {})
         for array, nominal in self._nominal:
@@ -147,6 +147,10 @@ class AdroitEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     def state(self) -> dict[str, NDArray[np.float64]]:
         """The arrays that `reset(options={"initial_state": ...})` takes, as they are now."""
         state = self._released.get_env_state()
+        if "obj_pos" in state:
+            # The release tells where the ball is, and a start sets where it hangs: its joints come on top of that.
+            state["obj_pos"] = self.model.body_pos[self._released.obj_body_id]
+            state["target_pos"] = self.model.site_pos[self._released.target_obj_site_id]
         return {key: np.array(state[key]) for key in ("qpos", "qvel", *self._task.start)}
 
     def render(self) -> NDArray[np.uint8] | None:
@@ -169,7 +173,9 @@ class AdroitEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         self._released.close()
 
     def _checked_start(self, options: Mapping[str, Any]) -> dict[str, NDArray[np.float64]] | None:
-        given = options.get("initial_state", options.get("initial_state_dict"))
+        if unknown := options.keys() - {"initial_state"}:
+            raise ConfigError(f"reset has no option {', '.join(map(repr, sorted(unknown)))}; it knows initial_state")
+        given = options.get("initial_state")
         if given is None:
             return None
         state = {}

@@ -19,7 +19,7 @@ from understudy.agent import Expert
 from understudy.errors import ConfigError, ExpertError
 from understudy.execution import PolicyAgent
 from understudy.sim.study_experts import STUDY_EXPERTS
-from understudy.spec import Spec, spec_of
+from understudy.spec import Spec, layers, spec_of
 
 if TYPE_CHECKING:
     from understudy.inference import Predictor
@@ -177,7 +177,8 @@ def _number(kind: str, text: str) -> float:
 
 def _scripted(env: gym.Env[Any, Any], name: str) -> Expert:
     world = spec_of(env).env_id
-    experts: Mapping[str, Any] = getattr(env.unwrapped, "scripted_experts", None) or _SCRIPTED.get(world, {})
+    knows = next((layer for layer in layers(env) if getattr(layer, "scripted_experts", None)), env.unwrapped)
+    experts: Mapping[str, Any] = getattr(knows, "scripted_experts", None) or _SCRIPTED.get(world, {})
     if not experts:
         raise ConfigError(
             f"{world} has no scripted expert, as {', '.join(_SCRIPTED)} has; give an .npz of MLP weights or the folder "
@@ -185,6 +186,12 @@ def _scripted(env: gym.Env[Any, Any], name: str) -> Expert:
         )
     if name not in experts:
         raise ConfigError(f"{world} has no expert {name!r}; it has {', '.join(experts)}")
+    for what in ("observation_space", "action_space"):
+        if getattr(env, what) != getattr(knows, what):
+            raise ConfigError(
+                f"a wrapper of {world} changes its {what}, which its script knows as it was; give the wrapper a script "
+                "of its own (scripted_experts), or leave the wrapper out"
+            )
     build = experts[name]
     if isinstance(build, str):
         module, _, attribute = build.partition(":")

@@ -8,6 +8,7 @@ import functools
 import importlib
 import os
 import sys
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from understudy.errors import ConfigError, MissingDependency
 
 _MAXIMUM_GEOMS = 10_000
+_LARGEST_PICTURE = 4096
 
 
 class Camera:
@@ -32,7 +34,7 @@ class Camera:
         decorate: called with the scene and the data before each picture, to add shapes that are no part of physics.
 
     Raises:
-        ConfigError: the model has no camera of that name.
+        ConfigError: the model has no camera of that name, or a size is no whole number of pixels from 1 to 4096.
         MissingDependency: this machine has no OpenGL library that draws without a window.
     """
 
@@ -44,6 +46,9 @@ class Camera:
         camera: str | mujoco.MjvCamera,
         decorate: Callable[[mujoco.MjvScene, mujoco.MjData], None] | None = None,
     ) -> None:
+        for name, size in (("width", width), ("height", height)):
+            if type(size) is not int or not 1 <= size <= _LARGEST_PICTURE:
+                raise ConfigError(f"{name} is {size!r}; a picture has 1 to {_LARGEST_PICTURE} whole pixels")
         self._model, self._decorate = model, decorate
         self._camera = _named(model, camera) if isinstance(camera, str) else camera
         self._scene = mujoco.MjvScene(model, _MAXIMUM_GEOMS)
@@ -120,14 +125,27 @@ def _backend() -> str:
     chosen = os.environ.get("MUJOCO_GL", "").strip().lower()
     if chosen in ("egl", "osmesa", "glfw"):
         return chosen
-    no_display = not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    return "egl" if sys.platform == "linux" and no_display else "glfw"
+    return "glfw" if sys.platform != "linux" or _opens_windows() else "egl"
+
+
+@functools.cache
+def _opens_windows() -> bool:
+    """Whether GLFW starts here; a display that leads nowhere would take the process down with the first context."""
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return False
+    with contextlib.suppress(ImportError, AttributeError, OSError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says by a warning what keeps it
+        return bool(importlib.import_module("glfw").init())
+    return False
 
 
 def _headless_context(width: int, height: int) -> Any:
     if sys.platform == "darwin":
         return importlib.import_module("mujoco.cgl").GLContext(width, height)
-    return importlib.import_module(f"mujoco.{_backend()}").GLContext(width, height)
+    backend = _backend()
+    if backend == "glfw" and sys.platform == "linux" and not _opens_windows():
+        raise RuntimeError("MUJOCO_GL is glfw, and no display answers; unset it, or take egl")
+    return importlib.import_module(f"mujoco.{backend}").GLContext(width, height)
 
 
 def _named(model: mujoco.MjModel, name: str) -> mujoco.MjvCamera:
