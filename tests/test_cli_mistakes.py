@@ -150,7 +150,8 @@ REFUSED = {
         "--data are the demonstrations, so none are recorded",
     ),
     "a word for a number": ("evaluate run {line} --episodes ten", "invalid literal for int() with base 10: 'ten'"),
-    "an unknown command": ("fly", "Unrecognized options: fly; see `understudy --help`"),
+    "an unknown command": ("fly", "no command is called 'fly'; close to it: demo, record"),
+    "a mistyped command": ("evalute run {line}", "no command is called 'evalute'; close to it: evaluate;"),
     "half a command": ("train --data data", "understudy train bc --data DATA --out RUN"),
     "a folder as JSON": ("evaluate run {line} --json data", "data is no plain file"),
     "JSON in a folder that is not there": (
@@ -528,3 +529,11 @@ def test_a_world_without_a_limit_of_steps_is_measured_within_the_one_given(story
     assert said("dagger", *endless, "--demonstrations", "2", *rounds, *few)[0] == 0
     (kept,) = (tmp_path / "run" / "evaluations").glob("*.json")
     assert {row["length"] for row in json.loads(kept.read_text())["episodes"]} == {9}
+
+
+def test_what_this_computer_lacks_is_one_line(said, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # as where only policies are run
+    monkeypatch.delitem(sys.modules, "understudy.checkpoint", raising=False)
+    code, line = said("export", "run", "--out", "run.onnx")
+    assert (code, line.count("\n")) == (2, 1)
+    assert "this needs torch, which is not installed here" in line

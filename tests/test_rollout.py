@@ -365,3 +365,12 @@ def test_time_begins_with_the_first_observation():
     times = rollout(TinyWorld(), Slow(), seed=0).time_s
     assert times[0] == 0.0
     assert times[1] >= 0.2
+
+
+def test_a_policy_that_is_no_agent_yet_is_told_how_to_become_one():
+    class Policy:
+        def predict(self, observations):
+            return np.zeros((1, 2), np.float32)
+
+    with pytest.raises(ConfigError, match=r"Policy is no agent; a policy acts as us\.PolicyAgent\(policy\)"):
+        rollout(TinyWorld(), Policy(), seed=0)

@@ -408,3 +408,18 @@ def test_what_is_trained_acts_by_its_mean(demos):
     policy = FeedForward(SPEC, replace(SHAPE, head="gaussian")).initialized(0)
     policy.acts = "sampled"
     assert train(policy, demos, QUICK).acts == "mean"
+
+
+@pytest.mark.parametrize("kind", ["link", "huge"])
+def test_a_resumed_run_reads_plain_files_of_a_bounded_size(demos, tmp_path, kind):
+    run = tmp_path / "run"
+    train(FeedForward(SPEC, SHAPE), demos, QUICK, run=run)
+    config = run / "config.json"
+    if kind == "link":
+        (tmp_path / "outside").write_bytes(config.read_bytes())
+        config.unlink()
+        config.symlink_to(tmp_path / "outside")
+    else:
+        os.truncate(config, 4 * 2**30)
+    with pytest.raises(ConfigError, match="no plain file of up to"):
+        train(FeedForward(SPEC, SHAPE), demos, QUICK, run=run, resume=True)

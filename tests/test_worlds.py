@@ -179,3 +179,15 @@ for _ in range(2):
     done = subprocess.run([sys.executable, "-c", code], env={**clean, **environment}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 2
+
+
+def test_a_replay_is_as_long_as_the_recording_whatever_lies_over_the_limit_of_steps():
+    from understudy.playback import replay
+
+    def made(**options):
+        return gym.make("understudy/PickPlace-v0", **options)
+
+    recorded = rollout(made(max_episode_steps=30), Says(np.zeros(7, np.float32)), seed=0)
+    short = gym.wrappers.RecordEpisodeStatistics(made(max_episode_steps=10))
+    assert replay(short, recorded).steps == 30
+    assert len(rollout(short, Says(np.zeros(7, np.float32)), seed=0)) == 10  # the limit is back

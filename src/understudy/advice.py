@@ -46,7 +46,11 @@ class Advice:
 
     def lines(self) -> list[str]:
         """The advice for people."""
-        name = {"bc": "Behavioral Cloning", "dagger": f"DAgger with the gate {self.gate}", "dapg": "DAPG"}[self.method]
+        name = {
+            "bc": "Behavioral Cloning",
+            "dagger": f"DAgger with the gate {self.gate}",
+            "dapg": "reinforcement learning from the demonstrations (DAPG, or the residual that needs fewer steps)",
+        }[self.method]
         least, most = self.demonstrations
         return [
             f"recommended: {name}",
@@ -79,7 +83,13 @@ def advise(diagnosis: Diagnosis, situation: Situation, env: str | None = None) -
             "an expert can be asked on the states that the policy itself visits, which demonstrations lack",
             why,
         ]
+        if situation.robot:
+            reasons.append(
+                "`understudy dagger` collects in worlds; on the robot itself a person's device is an expert of your "
+                "own, in Python (docs/methods/hg_dagger.md)"
+            )
         command = f"understudy dagger --env {world} --data {data} --expert EXPERT --gate {gate} --out runs/{gate}"
+        reasons.append("EXPERT is scripted where the world has a script, a policy folder, or an .npz of weights")
         return Advice("dagger", gate, (20, 50), tuple(reasons), (command,))
     named = "" if diagnosis.env_id or not env else f" --env {world}"  # for names, units and limits
     clone = f"understudy train bc --data {data}{named} --out runs/bc"
@@ -89,6 +99,8 @@ def advise(diagnosis: Diagnosis, situation: Situation, env: str | None = None) -
             f"{_whom_to_ask(situation)}, but a reward can be tried for: reinforcement learning from the demonstrations "
             "goes beyond them",
             "it clones them first; the clone alone is in the run's clone/, to see what the reward has added",
+            "where a world has a reward for getting nearer, ask for it: that of PickPlace is --env-arg reward=shaped",
+            "the preset leaves the demonstrations out of the gradient (--lam0 0); --lam0 0.1 is DAPG's term",
             "the exploration that the clone bears differs from task to task: try --deviation-factor 0.03 to 0.06; and "
             "where the clone is good already, --update-arg step_size=0.01 --update-arg last_step_size=0.003",
             "where much is left to wish for after that, --preset residual-td3 gets more out of the same steps, in "

@@ -70,7 +70,7 @@ def _session(model: bytes) -> Any:
         import onnxruntime
     except ImportError as error:
         raise MissingDependency(
-            'an .onnx policy runs in onnxruntime, which is not installed: pip install "understudy[onnx]"'
+            "an .onnx policy runs in onnxruntime, which is not installed: pip install onnxruntime"
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -181,8 +181,10 @@ def _drawn(world: World, play: Callable[[gym.Env[Any, Any]], None]) -> str | Non
     """Plays something in a world that draws; None, or why it cannot."""
     try:
         env = make_env(world)
-    except ConfigError as error:  # a world that takes no render_mode
-        return str(error)
+    except ConfigError as error:
+        if "render_mode" not in str(error):
+            return str(error)
+        return "the world takes no render_mode, so it draws no pictures (docs/your_own_task.md says what it needs)"
     try:
         why_not = can_render(env)
         if why_not:

@@ -112,6 +112,11 @@ def _run(
     observers: tuple[Observer, ...],
 ) -> Episode:
     low, high = _action_limits(env)
+    if not hasattr(agent, "act"):
+        raise ConfigError(
+            f"{type(agent).__name__} is no agent; a policy acts as us.PolicyAgent(policy), an expert as "
+            "us.Demonstrator(expert)"
+        )
     driven_by = _method(env, "driven_by")
     require_whole("max_steps", max_steps, 1)
     require_whole("after_success", after_success, 0)

@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -44,7 +45,11 @@ def make_env(world: World, *, allow_module: bool = False, **arguments: Any) -> g
 
         choose_backend()
     try:
-        env = gym.make(world, disable_env_checker=True, **arguments) if isinstance(world, str) else world(**arguments)
+        with warnings.catch_warnings():
+            if "render_mode" in arguments:  # whoever asks is told in other words, where it comes to nothing
+                warnings.filterwarnings("ignore", message=".*possible render_modes")
+            make = partial(gym.make, world, disable_env_checker=True) if isinstance(world, str) else world
+            env = make(**arguments)
     except gym.error.DependencyNotInstalled as error:
         raise MissingDependency(f"{world} needs a package that is not installed: {error}") from error
     except (AttributeError, RuntimeError) as error:

@@ -14,6 +14,7 @@ from dataset.arms import SPEC, PacedWorld, Wanderer, human_episode
 from understudy import durable
 from understudy.agent import Demonstrator
 from understudy.dataset import Dataset, Journal, record
+from understudy.durable import write_file
 from understudy.errors import StorageError
 from understudy.rollout import rollout
 
@@ -250,3 +251,11 @@ def test_a_journal_that_cannot_be_made_durable_says_so(monkeypatch, tmp_path):
     with Dataset.open(tmp_path / "a") as dataset:
         dataset.writer().begin()
         assert len(dataset.include_partial()[0]) > 10
+
+
+def test_a_private_file_stays_private_when_it_is_written_again(tmp_path):
+    path = tmp_path / "secret.json"
+    write_file(path, b"1")
+    path.chmod(0o600)
+    write_file(path, b"2")
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"2", 0o600)

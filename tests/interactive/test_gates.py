@@ -255,6 +255,15 @@ def test_the_lazy_expert_stays_until_the_deviation_is_below_tau_back(tau_back, l
     assert gate(tick_of(0.0, Driver.POLICY))
 
 
+def test_the_lazy_expert_stays_until_they_agreed_for_so_many_steps():
+    gate = LazyGate(tau=0.2, tau_back=0.1, settle=3)
+    gate._is_unsafe = lambda observation, proposal: 1.0
+    assert gate(tick_of(0.5, Driver.POLICY))
+    assert [gate(tick_of(deviation)) for deviation in (0.0, 0.0, 0.5, 0.0, 0.0, 0.0)] == [True] * 5 + [False]
+    assert gate(tick_of(0.0, Driver.POLICY))  # another attempt may begin before they agreed long enough
+    assert [gate(tick_of(0.0)) for _ in range(3)] == [True, True, False]
+
+
 def test_the_lazy_expert_never_hands_back_at_a_step_that_is_unsafe():
     gate = LazyGate(tau_back=0.9)
     gate._tau = 0.5  # fitted, and smaller

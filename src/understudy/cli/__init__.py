@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 import os
 import re
@@ -33,6 +34,7 @@ from understudy.errors import ConfigError, UnderstudyError, require_within
 from understudy.recipe import LARGEST_SEED
 from understudy.workers import MOST_WORKERS
 
+_LEFT_OUT = ("torch", "mujoco", "matplotlib", "av", "gymnasium_robotics", "onnx")
 _SOON_S = 0.01
 _NOBODY_READS = 128 + signal.SIGPIPE  # what a shell says of a program that such a pipe ends
 _ABOUT = "Teach a robot by example: record demonstrations, clone them, measure the policy honestly."
@@ -101,8 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        Its exit code: 0, 1 where `inspect` found errors, 2 for a user's mistake, 130 after Ctrl-C, 141 where nobody
-        reads the output any more.
+        Its exit code: 0, 1 where `inspect` found errors or `deploy` left a stopped robot, 2 for a user's mistake, 130
+        after Ctrl-C, 141 where nobody reads the output any more.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -120,6 +122,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BrokenPipeError:  # whoever reads the output, like `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return _NOBODY_READS
+        except ModuleNotFoundError as error:  # on a computer that only runs policies, much is left out
+            if error.name not in _LEFT_OUT:
+                raise
+            tell(f"this needs {error.name}, which is not installed here; pip install {error.name}")
         except OSError as error:  # a file that may not be read, a name that is too long
             tell(f"{error.filename or 'the operating system'}: {in_words(error)}")
         except KeyboardInterrupt as interrupt:
@@ -171,6 +177,10 @@ def _parsed(words: list[str]) -> Callable[[], Any]:
         if not end.code:
             raise
         help_of = " ".join(["understudy", *(word for word in words[:1] if word in _COMMANDS), "--help"])
+        if words and words[0] not in _COMMANDS and not words[0].startswith("-"):
+            close = difflib.get_close_matches(words[0], _COMMANDS, n=2, cutoff=0.5) or list(_COMMANDS)
+            known = ", ".join(close).replace("train bc", "train")
+            raise ConfigError(f"no command is called {words[0]!r}; close to it: {known}; see `{help_of}`") from None
         raise ConfigError(f"{_sentence(box.getvalue())}; see `{help_of}`") from None
     return command
 

@@ -251,7 +251,7 @@ def _describe(result: Evaluation) -> None:
     summary = result.to_json()
     say(f"{result} starts of {result.world} from seed {result.seed}")
     if result.is_judged:
-        say(f"success on more than {SUSTAINED_STEPS} steps: {result.sustained_rate:.2f}")
+        say(f"success on more than {SUSTAINED_STEPS} steps (the rule of DAPG's authors): {result.sustained_rate:.2f}")
     say(f"mean return {summary['mean_return']:.2f}")
     if summary["median_time_to_success_s"] is not None:
         say(f"median time to success {summary['median_time_to_success_s']:.2f} s")

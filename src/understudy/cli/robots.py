@@ -65,7 +65,7 @@ def deploy(
     ensemble_decay: float | None = None,
     robot_arguments: RobotArguments = (),
     json_out: Json = None,
-) -> None:
+) -> int:
     """Run a policy on a robot behind the safety gate. No certified safety function: keep the hardware stop at hand.
 
     Space, escape and Ctrl-C stop the robot; s and f end a run as a success or a failure.
@@ -126,6 +126,7 @@ def deploy(
         _summarise(runs, world, None if dry_run else place)
         if json_out:
             write_json(json_out, [run.to_json() for run in runs])
+        return 1 if world.stopped else 0
 
 
 def replay_on(

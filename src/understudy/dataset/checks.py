@@ -444,8 +444,9 @@ def unit_mismatch(findings: Findings) -> Iterator[Defect]:
                 sure.add(odd)
     found = {odd: channels for odd, channels in found.items() if len(channels) > 1 or odd in sure}
     for odd, channels in found.items():
-        # An object that nobody touched moves a hundred times less, too: only a warning.
-        untouched = not larger[odd] and channels[0] < len(findings.spec.observations)
+        # An object that nobody touched moves a hundred times less, too, and so does a joint that a start asks nothing
+        # of: only a warning.
+        untouched = not larger[odd] and (len(channels) == 1 or channels[0] < len(findings.spec.observations))
         names = ", ".join(findings.looks[place].name for place in odd[:3]) + (" and more" if len(odd) > 3 else "")
         yield Defect(
             "unit-mismatch",

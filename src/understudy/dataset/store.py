@@ -313,9 +313,11 @@ class Dataset:
 def warn_unnamed(bare: BareFolder) -> None:
     """The one line that a bare folder is opened with."""
     observations, actions = len(bare.spec.observations), len(bare.spec.actions)
+    whole = bare.path.resolve().parent
+    inside = f" It lies inside the dataset {whole}, which may have dropped some of its episodes: better name that."
     warnings.warn(
         f"{bare.path} is a bare folder: its {observations} observation and {actions} action channels have no names, "
-        "units or rate; name the world (--env ID) to attach them",
+        f"units or rate; name the world (--env ID) to attach them.{inside if (whole / MANIFEST).exists() else ''}",
         DatasetWarning,
         stacklevel=3,
     )

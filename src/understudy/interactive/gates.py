@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from understudy.agent import Driver
 from understudy.dataset import Dataset
 from understudy.episode import Episode
-from understudy.errors import ConfigError, require_options, require_within
+from understudy.errors import ConfigError, require_options, require_whole, require_within
 from understudy.inference import Predictor
 from understudy.interactive.ledger import takeovers
 from understudy.interactive.risk import (
@@ -156,6 +156,8 @@ class LazyGate(SafeGate):
     Args:
         tau_back: deviation below which the policy drives again, in half-ranges, or tau where that is smaller;
             tau / sqrt(10) where not given, the authors' tenth of a squared deviation.
+        settle: steps in a row at which they agree before the policy drives again; 1 is the paper's. An expert who is at
+            its limits, as the policy is, agrees for a moment where nothing is over yet.
         noise: deviation of the noise on the expert's executed action, in half-ranges.
 
     Raises:
@@ -164,12 +166,15 @@ class LazyGate(SafeGate):
 
     name: ClassVar[str] = "lazy"
     tau_back: float | None = None
+    settle: int = 1
     noise: float = 0.02
+    _agreed: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         largest = math.inf if self.tau is None else self.tau
         _require(self.tau_back is None or 0 < self.tau_back <= largest, "tau_back", self.tau_back, "above 0, up to tau")
+        require_whole("settle", self.settle, 1)
         _require(0 <= self.noise < np.inf, "noise", self.noise, "0 or more")
 
     @property
@@ -178,10 +183,12 @@ class LazyGate(SafeGate):
 
     def __call__(self, tick: Tick) -> bool:
         if tick.driver == Driver.POLICY:
+            self._agreed = 0  # each attempt begins here, so nothing is carried over
             return super().__call__(tick)
         # Differs from Hoque et al. 2021a: not squared, and at agreement the policy drives this step, not the next one.
         back = self._tau / math.sqrt(10) if self.tau_back is None else min(self.tau_back, self._tau)
-        return tick.deviation() > back
+        self._agreed = 0 if tick.deviation() > back else self._agreed + 1
+        return self._agreed < self.settle
 
 
 @dataclass

@@ -24,7 +24,7 @@ class Board:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise MissingDependency(
-                "TensorBoard is not installed; pip install 'understudy[tensorboard]', or leave --tensorboard out"
+                "TensorBoard is not installed; in a clone: pip install -e '.[tensorboard]', or leave --tensorboard out"
             ) from error
         self._folder, self._made = str(folder), SummaryWriter
         self._writer: Any = None

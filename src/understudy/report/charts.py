@@ -147,7 +147,7 @@ def help_chart(points: Sequence[HelpPoint], unit: str) -> Markup:
             )
         if helped:
             axes.plot(*zip(*helped, strict=True), color=ORANGE, marker="s", linestyle="--", label="with help")
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, 1.04 * max(point.spent for point in points) or 1)
         axes.set_xlabel(f"expert's time in all ({unit})")
         axes.set_ylabel("success")
         _percent(axes)

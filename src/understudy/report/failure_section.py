@@ -119,7 +119,7 @@ def _tips(found: FailureMap) -> list[str]:
         tips.append(f"Record more demonstrations that start with {worst}.")
     if failed.at_start * 2 > failed.trials:
         tips.append("Most failures start outside of what was demonstrated: demonstrate from such starts.")
-    elif failed.left * 2 >= failed.trials and _explains(found):
+    elif (failed.left - failed.at_start) * 2 > failed.trials and _explains(found):
         tips.append(
             "Most failures drift to states that no demonstration shows: let the expert correct the policy there "
             "(DAgger), or train with more observation noise."

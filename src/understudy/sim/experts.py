@@ -141,9 +141,9 @@ def expert_for(env: gym.Env[Any, Any], name: str) -> Expert:
 
         return PolicyExpert(load_predictor(name), spec_of(env))
     raise ConfigError(
-        f"no expert {name!r}; accepted: scripted, an .npz of MLP weights, the folder of a policy, or an .onnx; before "
-        f"it, if you like, {', '.join(f'{kind}:' for kind in STUDY_EXPERTS)} with or without a number, as in "
-        "noisy=0.2:scripted"
+        f"no expert {name!r}; accepted: scripted, scripted-human, an .npz of MLP weights, the folder of a policy, or "
+        f"an .onnx; before it, if you like, {', '.join(f'{kind}:' for kind in STUDY_EXPERTS)} with or without a "
+        "number, as in noisy=0.2:scripted"
     )
 
 

@@ -87,5 +87,6 @@ class Window:
 
 def _no_window(why: object) -> MissingDependency:
     return MissingDependency(
-        f"render_mode='human' opens a window, and that needs a display ({why}); use render_mode='rgb_array'"
+        f"render_mode='human' opens a window, and that needs a display ({why}); write a film instead (--out "
+        "FILE.mp4, or render_mode='rgb_array')"
     )
