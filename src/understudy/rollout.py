@@ -121,6 +121,7 @@ def _run(
     require_whole("max_steps", max_steps, 1)
     require_whole("after_success", after_success, 0)
     space = env.observation_space
+    size = gym.spaces.flatdim(space)
     try:
         raw, _ = env.reset(seed=int(seed), options=options)
         start_s, time_s = time.monotonic(), 0.0
@@ -128,7 +129,7 @@ def _run(
         raise
     except Exception as error:
         raise _raised(error, "reset") from error
-    observation = _observed(env, space, raw, 0)
+    observation = _observed(env, space, size, raw, 0)
     agent.reset(seed)
     for observer in observers:
         observer.on_start(env, observation)
@@ -149,7 +150,7 @@ def _run(
         except Exception as error:
             raise _raised(error, f"step {index + 1}") from error
         next_time_s = time.monotonic() - start_s  # before anybody looks at the step, which takes time too
-        next_observation = _observed(env, space, raw, index + 1)
+        next_observation = _observed(env, space, size, raw, index + 1)
         if not isinstance(info, Mapping):
             raise WorldError(f"the world gave {type(info).__name__} for info at step {index + 1}; info is a dict")
         executed = _executed(env, info, clipped)
@@ -246,12 +247,11 @@ def _executed(env: gym.Env[Any, Any], info: Mapping[str, Any], clipped: NDArray[
     return executed
 
 
-def _observed(env: gym.Env[Any, Any], space: gym.Space[Any], raw: Any, index: int) -> NDArray[np.float32]:
+def _observed(env: gym.Env[Any, Any], space: gym.Space[Any], size: int, raw: Any, index: int) -> NDArray[np.float32]:
     try:
         observation = flatten(space, raw)
     except (TypeError, ValueError, KeyError) as error:
         raise WorldError(f"the world gave an observation that is none at step {index}: {error}") from error
-    size = gym.spaces.flatdim(space)
     if len(observation) != size:
         raise WorldError(f"the world gave {len(observation)} numbers at step {index}; its observation space has {size}")
     if not _all_finite(observation):
