@@ -7,12 +7,13 @@ same network, the same recipe and as many labels. On two of the tasks, by those 
 that asks at a few safe steps besides ("safe-asking"); there plain DAgger stands beside it.
 
 The other gates stand beside "dagger-all", DAgger that asks at every step, all with ensembles of three such networks.
-They have their defaults, but for ThriftyDAgger's budget, LazyDAgger's settling on one task, and what the simulated human
-of HG-DAgger tolerates and how slow the human sees the world, which were chosen on the same other starts with training
-seed 5, LazyDAgger's after its default had been measured (23 % fewer switches). How many episodes the human watches was
-not tried: it follows from the labels of those trials, for a share below 30 %. That the policy of ThriftyDAgger's last
-round is helped with twice the budget, until ten steps after success, was chosen with training seeds 5 and 6, after help
-with the same budget for all 200 steps had been measured; so was how fast the gate grows impatient within an attempt.
+They have their defaults, but for ThriftyDAgger's budget, LazyDAgger's settling on one task, and what the simulated
+human of HG-DAgger tolerates and how slow the human sees the world, which were chosen on the same other starts with
+training seed 5, LazyDAgger's after its default had been measured (23 % fewer switches). How many episodes the human
+watches was not tried: it follows from the labels of those trials, for a share below 30 %. That the policy of
+ThriftyDAgger's last round is helped with twice the budget, until ten steps after success, was chosen with training
+seeds 5 and 6, after help with the same budget for all 200 steps had been measured; so was how fast the gate grows
+impatient within an attempt.
 
 Cells run in two processes, and a stopped run continues.
 """
