@@ -325,8 +325,8 @@ def lazy_beside_safe(content: dict[str, Any]) -> Reading:
     told = [
         f"{task}: neither called the expert"
         if row["switches"] is None
-        else f"{task}: {percent(1 - row['switches'])} fewer, success {100 * row['difference']:+.1f} points (lower bound "
-        f"{100 * row['lower_bound']:+.0f})"
+        else f"{task}: {percent(1 - row['switches'])} fewer, success {100 * row['difference']:+.1f} points "
+        f"(lower bound {100 * row['lower_bound']:+.0f})"
         for task, row in rows.items()
     ]
     met = len(rows) == 4 and all(
