@@ -149,7 +149,7 @@ def test_tensorboard_gets_a_copy_or_says_what_is_missing(story, tmp_path, capsys
     words = [str(story / "run/clone"), "--tensorboard"]
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
     assert finetune(tmp_path, "without", *words, small=TINY) == 2
-    assert "pip install 'understudy[tensorboard]'" in capsys.readouterr().err
+    assert "pip install -e '.[tensorboard]'" in capsys.readouterr().err
     monkeypatch.undo()
     pytest.importorskip("tensorboard")
     assert finetune(tmp_path, "with", *words, small=TINY) == 0

@@ -105,9 +105,9 @@ def test_data_of_another_task_are_refused(tmp_path):
 
 def test_without_onnxruntime_one_line_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingDependency, match=r"understudy\[onnx\]"):
+    with pytest.raises(MissingDependency, match=r"pip install onnxruntime"):
         load_predictor(GOLDEN / "ensemble-1" / "policy.onnx")
-    with pytest.raises(MissingDependency, match=r"understudy\[onnx\]"):
+    with pytest.raises(MissingDependency, match=r"pip install onnxruntime"):
         export(feedforward(), tmp_path / "policy.onnx")
     assert not (tmp_path / "policy.onnx").exists()
 

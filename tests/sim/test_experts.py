@@ -157,7 +157,7 @@ def test_the_bundled_world_has_two_scripted_experts_and_others_say_that_they_hav
     pen = make_env("understudy/AdroitPen-v0")
     with pytest.raises(ConfigError, match="AdroitPen-v0 has no scripted expert, as understudy/PickPlace-v0 has"):
         expert_for(pen, "scripted")
-    with pytest.raises(ConfigError, match=r"no expert 'nobody'; accepted: scripted, an \.npz"):
+    with pytest.raises(ConfigError, match=r"no expert 'nobody'; accepted: scripted, scripted-human, an \.npz"):
         expert_for(pen, "nobody")
 
 

@@ -331,7 +331,7 @@ def test_the_number_in_a_name_is_the_one_that_counts(bundled):
     [
         (
             "shaky=0.2:scripted",
-            r"accepted: scripted, an \.npz .* human:, noisy:, delayed:, biased:.*noisy=0.2:scripted",
+            r"accepted: scripted, scripted-human, an \.npz .* human:, noisy:, delayed:, biased:.*noisy=0.2:scripted",
         ),
         ("noisy:nobody", "no expert 'nobody'; accepted"),
         ("noisy:", "no expert ''; accepted"),
