@@ -232,7 +232,7 @@ class Pool:
                         worker.excuse()  # this process was stopped, as by Ctrl-Z, and the workers with it
                 turned_s = now_s
                 for worker in tuple(self._workers):
-                    if worker.is_dead():
+                    if self._arrivals.empty() and worker.is_dead():  # what it still said comes first
                         self._receive(worker, None, round_)
                     else:
                         self._check(worker, round_)
