@@ -153,6 +153,26 @@ def share_of_floor(content: dict[str, Any]) -> Reading:
     return Reading(percent(share), share >= 0.5, over_runs([100 * run for run in runs], "{:.0f} %"))
 
 
+def gpu(size: str) -> Callable[[dict[str, Any]], Reading]:
+    """Beside one CPU thread of the same machine; how much of it is that the gradient is asked for at once."""
+
+    def read(content: dict[str, Any]) -> Reading:
+        found = summary(content)
+        one, eight = found["times_one_thread"][size], found["times_eight_threads"][size]
+        rate = content["cells"][f"{size}, gpu"]["samples_per_s"]
+        text = f"{one:,.1f} times ({rate:,.0f}); {eight:,.1f} times eight threads"
+        alone = found["times_not_recorded"][size]
+        return Reading(text, None, f"{alone:.1f} times the GPU without CUDA graphs; {content['gpu']}")
+
+    return read
+
+
+def gpu_bytes(content: dict[str, Any]) -> Reading:
+    same = summary(content)["same_bytes"]
+    sizes = len([name for name in content["cells"] if name.endswith("same bytes")])
+    return Reading(f"{'yes' if same else 'no'}, {sizes} sizes", same)
+
+
 def imitation_speed(content: dict[str, Any]) -> Reading:
     times = summary(content)["times_the_samples_per_s"]
     return Reading(f"{times:.1f} times", times > 1, over_runs(ratios(content, "understudy", "imitation"), "{:.1f}"))
@@ -570,6 +590,19 @@ FIGURES = (
         "versus_imitation",
         imitation_speed,
     ),
+    Figure(
+        "Training samples per second on a GPU, default of `train bc`, door's size, over one CPU thread",
+        "-",
+        "gpu_training",
+        gpu("default of train bc"),
+    ),
+    Figure(
+        "The same, five members of 3 x 1,024, batches of 4,096",
+        "-",
+        "gpu_training",
+        gpu("5 members of 3 x 1024, batches of 4,096"),
+    ),
+    Figure("A GPU gives the same bytes twice, and after a kill", "yes", "gpu_training", gpu_bytes),
     Figure(
         "Success on the door against `imitation` 1.0.1, same data and network",
         ">= theirs",

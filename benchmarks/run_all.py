@@ -12,6 +12,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
 from common import DATA
 
 HERE = Path(__file__).parent
@@ -29,6 +30,7 @@ ORDER = (
     "pick_place_bc",
     "deploy_success",
     "training_speed",
+    "gpu_training",
     "versus_imitation",
     "dagger_speed",
     "door_bc",
@@ -61,6 +63,8 @@ def why_not(name: str) -> str:
         return "the published experts are not here; set UNDERSTUDY_DATA to the folder that holds adroit_experts"
     if name in ("metaworld_experts", "dagger_family", "dagger_study") and find_spec("metaworld") is None:
         return "Metaworld is not installed: pip install 'understudy[metaworld]'"
+    if name == "gpu_training" and not torch.cuda.is_available():
+        return "no GPU is here"
     return ""
 
 

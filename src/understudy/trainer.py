@@ -161,7 +161,11 @@ class _Job:
         assert network.statistics is not None, "scaling is fitted before"
         noise = config.observation_noise * network.statistics[0].deviation
         self._noise = torch.from_numpy(noise).to(self._parameters[0].device)
+        self._noise_shape = (self._batches.batch_size, network.history, len(network.spec.observations))
+        self._gradient: Callable[..., Tensor] = self._computed_gradient
         self.step = 0
+        if self._noise.is_cuda and network.loss_can_be_recorded:
+            self._gradient = _Recording(self._computed_gradient, *self._drawn())
 
     def run(self, on_step: Callable[[int], None]) -> Iterator[TrainLog]:
         """Trains to the end, with a log after each `measure_every` steps."""
@@ -242,23 +246,34 @@ class _Job:
 
     def _update(self) -> Tensor:
         """One step: batch, noise, gradient, clip, AdamW, average. Returns the loss, ()."""
-        config = self._config
-        batch = self._windows.batch(self._batches.indices(self.step).to(self._noise.device))
-        if config.observation_noise:
-            generator = generator_for(config.seed, "noise", self.step, device=self._noise.device)
-            noise = torch.randn(batch.observations.shape, generator=generator, device=self._noise.device)
-            batch = batch._replace(observations=torch.addcmul(batch.observations, noise, self._noise))
-        loss = self._network.loss(batch)
-        self._optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._parameters, self._gradient_clip, foreach=True)
+        config, loss = self._config, self._gradient(*self._drawn())
         self._optimizer.param_groups[0]["lr"] = self.learning_rate(self.step)
         self._optimizer.step()
         # A young average forgets faster, or it would still hold the random first weights at the end of a short job.
         decay = min(config.ema, (self.step + 1) / (self.step + 10)) if config.ema else 0.0
         with torch.no_grad():
             torch._foreach_lerp_(self._averaged, self._parameters, 1 - decay)
-        return loss.detach() / self._network.shares
+        return loss / self._network.shares
+
+    def _drawn(self) -> tuple[Tensor, ...]:
+        """What a step draws: windows (B,), and noise (B, history, D) in deviations where there is any."""
+        config, device = self._config, self._noise.device
+        indices = self._batches.indices(self.step).to(device)
+        if not config.observation_noise:
+            return (indices,)
+        generator = generator_for(config.seed, "noise", self.step, device=device)
+        return indices, torch.randn(self._noise_shape, generator=generator, device=device)
+
+    def _computed_gradient(self, indices: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Leaves the clipped gradient of a batch with the parameters. Returns the loss, ()."""
+        batch = self._windows.batch(indices)
+        if noise is not None:
+            batch = batch._replace(observations=torch.addcmul(batch.observations, noise, self._noise))
+        loss = self._network.loss(batch)
+        self._optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._parameters, self._gradient_clip, foreach=True)
+        return loss.detach()
 
     @torch.no_grad()
     def _measure(self) -> float:
@@ -277,6 +292,35 @@ class _Job:
             self._best_loss, self._best_step = total / count, self.step
             torch._foreach_copy_(self._best, self._averaged)
         return total / count
+
+
+class _Recording:
+    """A function of tensors as the GPU was once asked to compute it, a CUDA graph; it answers in the same memory.
+
+    A GPU does the arithmetic of a small network faster than Python can ask for it, so it is asked once for all of it.
+
+    Args:
+        function: what is computed; called a few times, which must change nothing.
+        inputs: as all later ones, in shape and kind.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], *inputs: Tensor) -> None:
+        self._inputs = [tensor.clone() for tensor in inputs]
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):  # what is only done at the first calls must not be recorded
+            for _ in range(3):
+                function(*self._inputs)
+        torch.cuda.current_stream().wait_stream(aside)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._answer = function(*self._inputs)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        for mine, given in zip(self._inputs, inputs, strict=True):
+            mine.copy_(given)
+        self._graph.replay()
+        return self._answer
 
 
 class Batches:

@@ -88,6 +88,11 @@ class Policy(nn.Module, ABC):
     def loss(self, batch: Batch) -> Tensor:
         """The mean loss of a batch of `shares` equal parts, added over the parts; training makes it small."""
 
+    @property
+    def loss_can_be_recorded(self) -> bool:
+        """Whether a GPU may record the loss once and repeat it: it draws nothing and reads no number back."""
+        return False
+
     def predict(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
         """The next actions (H, A) within the action limits for the last observations (history, D), newest last."""
         parameter = next(self.parameters())

@@ -117,6 +117,10 @@ class Ensemble(Policy):
         losses = [member.loss(Batch(*part)) for member, part in zip(self._members(), parts, strict=True)]
         return torch.stack(losses).sum()
 
+    @property
+    def loss_can_be_recorded(self) -> bool:
+        return all(member.loss_can_be_recorded for member in self._members())
+
     def for_execution(self) -> Predictor:
         if self._members()[0].kind != "feedforward":
             return self

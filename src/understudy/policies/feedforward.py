@@ -103,6 +103,10 @@ class FeedForward(Policy):
         loss = self.head.nll(self._forward(batch.observations), targets, weight).unflatten(1, (self.horizon, -1))
         return (loss.mean(2) * batch.weight).sum() / batch.weight.sum().clamp(min=1)
 
+    @property
+    def loss_can_be_recorded(self) -> bool:
+        return True
+
     def for_execution(self) -> Predictor:
         return predictor(self.to_file(), self.arrays())
 
