@@ -1003,19 +1003,20 @@ def _against_bc(rows: dict[str, Any]) -> list[str]:
 def _gates_table(content: dict[str, Any]) -> list[str]:
     """Each gate beside DAgger that asks at every step, for the tasks of which all seeds are there."""
     lines = [
-        f"Demonstrations as above, {content['rounds']} rounds, training seeds "
-        f"{_listed(content['seeds_of_gates'])}, with ensembles of {content['members_beside_gates']} networks, beside "
+        f"Demonstrations as above, {content['rounds']} rounds, with ensembles of "
+        f"{content['members_beside_gates']} networks, beside "
         "DAgger that asks at every step and has such an ensemble too. Labels are a share of those it asked for; the "
         "lower bound is that of a 95 % interval of the difference, a bootstrap over seeds and starts. Takeovers are "
         "counted for each step that the policy drove, and success with help in the episodes of all rounds.",
         "",
-        "| task | gate | success | difference | lower bound | labels | switches | takeovers | success with help |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| task | gate | seeds | success | difference | lower bound | labels | switches | takeovers | "
+        "success with help |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for task, gates in summary(content)["gates"].items():
         for name, row in gates.items():
             lines.append(
-                f"| {task} | {name} | {percent(row['success'])} | {100 * row['difference']:+.1f} | "
+                f"| {task} | {name} | {row['seeds']} | {percent(row['success'])} | {100 * row['difference']:+.1f} | "
                 f"{100 * row['lower_bound']:+.1f} | {percent(row['share_of_daggers_labels'])} | "
                 f"{row['context_switches']:,} | {percent(row['intervention_rate'])} | "
                 f"{percent(row['success_with_help'])} |"

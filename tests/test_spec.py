@@ -7,7 +7,7 @@ import pytest
 
 import understudy  # noqa: F401  (registers the worlds)
 from understudy.errors import ConfigError, DataError, SpecMismatch
-from understudy.spec import Channel, Spec, flatten, spec_of
+from understudy.spec import Channel, Spec, box_channels, flatten, spec_of
 
 SPEC = Spec(
     "test/World-v0",
@@ -130,3 +130,10 @@ def test_what_a_wrapper_says_of_itself_is_heard():
     assert [channel.name for channel in spec.observations] == ["cube.x", "cube.y"]
     assert spec.actions == spec_of(inner).actions
     assert (spec.control_hz, spec_of(inner).control_hz) == (5.0, 20.0)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_the_ends_of_what_numbers_can_say_are_no_limits(kind):
+    most = np.finfo(kind).max
+    (channel,) = box_channels(gym.spaces.Box(-most, most, (1,), kind), "observation")
+    assert (channel.low, channel.high) == (-np.inf, np.inf)

@@ -423,3 +423,40 @@ def test_a_resumed_run_reads_plain_files_of_a_bounded_size(demos, tmp_path, kind
         os.truncate(config, 4 * 2**30)
     with pytest.raises(ConfigError, match="no plain file of up to"):
         train(FeedForward(SPEC, SHAPE), demos, QUICK, run=run, resume=True)
+
+
+def test_a_held_out_loss_that_is_not_finite_ends_the_training(tmp_path):
+    """Else it would never be the best, and the policy would be the one before the first step."""
+    with Dataset.create(tmp_path / "demos", SPEC) as demos:
+        for index in range(10):
+            demos.append(point_episode(index))
+    held_out = demos.split(QUICK.held_out, seed=QUICK.seed)[1].rows[0].id
+    with Dataset.create(tmp_path / "odd", SPEC) as odd:
+        for row, episode in zip(demos.rows, demos, strict=True):
+            actions = episode.actions * (1e25 if row.id == held_out else 1)
+            odd.append(Episode(episode.observations, actions, success=1))
+    policy = FeedForward.for_data(odd, replace(SHAPE, head="squared"))
+    with pytest.raises(TrainingDiverged, match="held-out loss is inf"):
+        train(policy, odd, replace(QUICK, clip_targets=False, lead=0))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_one_episode_that_teaches_is_never_held_out(tmp_path, seed):
+    with Dataset.create(tmp_path / "demos", SPEC) as demos:
+        demos.append(point_episode(0))
+        demos.append(replace(point_episode(1), driver=np.zeros(len(point_episode(1)), np.int8)))
+    train(new_policy(demos), demos, replace(QUICK, seed=seed))
+
+
+@pytest.mark.parametrize("name", ["steps", "batch_size", "measure_every", "threads", "lead"])
+def test_a_fraction_is_no_count(name):
+    with pytest.raises(ConfigError, match=f"{name} is 2.5; accepted: whole numbers"):
+        TrainConfig(**{name: 2.5})
+
+
+def test_a_parameter_that_does_not_learn_stays_as_it_is(demos):
+    policy = new_policy(demos)
+    policy.layers[0].weight.requires_grad_(False)
+    trained = train(policy, demos, QUICK)
+    assert torch.equal(trained.layers[0].weight, policy.layers[0].weight)
+    assert not torch.equal(trained.layers[-1].weight, policy.layers[-1].weight)

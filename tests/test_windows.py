@@ -5,7 +5,7 @@ import torch
 from tests.datasets import SPEC, point_dataset, point_episode
 from understudy.dataset import Dataset
 from understudy.errors import DataError
-from understudy.windows import Windows
+from understudy.windows import Windows, natural_lead
 
 
 @pytest.mark.parametrize(("history", "horizon"), [(1, 1), (3, 1), (1, 4), (4, 30)])
@@ -67,3 +67,19 @@ def test_a_dataset_without_a_target_is_refused(tmp_path):
         dataset.append(point_episode(0, 4, driver=np.zeros(4, np.int8)))
     with pytest.raises(DataError, match="no step can be trained on"):
         Windows(Dataset.open(tmp_path / "data"), 1, 1)
+
+
+def test_a_channel_that_never_moves_does_not_slow_the_pace():
+    steps = np.arange(3000, dtype=np.float32)
+    moving = np.sin(steps / 40)[:, None].astype(np.float32)
+    last = np.full(3000, 2999, np.int32)
+    alone = natural_lead(moving, np.ones(3000, bool), last)
+    still = np.full((3000, 6), 0.1, np.float32)
+    assert natural_lead(np.hstack([moving, still]), np.ones(3000, bool), last) == alone > 0
+    assert natural_lead(moving + np.float32(1500), np.ones(3000, bool), last) == alone
+
+
+def test_the_natural_lead_leaves_most_of_a_short_episode():
+    slow = (np.arange(40, dtype=np.float32) % 10)[:, None] / 1000
+    last = np.repeat(np.arange(9, 40, 10), 10).astype(np.int32)
+    assert natural_lead(slow, np.ones(40, bool), last) <= 1

@@ -70,6 +70,17 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
         sync_folder(final.parent)
 
 
+def rename_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Gives a file another name in its folder, and returns only when that is durable.
+
+    Raises:
+        StorageError: the disk failed; the file has one of the two names.
+    """
+    with storage_errors(f"renaming {Path(source).name} to {Path(target).name}"):
+        _os_rename(Path(source), Path(target))
+        sync_folder(Path(target).parent)
+
+
 def append_line(path: str | os.PathLike[str], line: bytes) -> None:
     """Appends one line to an existing file and returns only when it is durable.
 

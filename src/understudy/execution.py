@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 
 import numpy as np
@@ -11,6 +10,8 @@ from numpy.typing import NDArray
 from understudy.agent import Command
 from understudy.errors import ConfigError, require_whole
 from understudy.inference import FeedForwardPredictor, Predictor
+
+_LARGEST_DECAY = 1000  # the newest chunks then weigh nothing
 
 
 class PolicyAgent:
@@ -38,8 +39,12 @@ class PolicyAgent:
         require_whole("execute", execute, 1)
         if execute is not None and execute > policy.horizon:
             raise ConfigError(f"execute is {execute}; the policy predicts {policy.horizon}, so 1 to {policy.horizon}")
-        if ensemble_decay is not None and not 0 <= ensemble_decay < math.inf:
-            raise ConfigError(f"ensemble_decay is {ensemble_decay}; it is a number from 0 on")
+        if ensemble_decay is not None and not 0 <= ensemble_decay <= _LARGEST_DECAY:
+            raise ConfigError(f"ensemble_decay is {ensemble_decay}; it is a number from 0 to {_LARGEST_DECAY}")
+        if ensemble_decay is not None and policy.horizon == 1:
+            raise ConfigError(
+                "ensemble_decay averages overlapping chunks, and the policy predicts 1 action; leave it out"
+            )
         self._policy = policy
         self._execute = execute or 1
         self._ensemble_decay = ensemble_decay
@@ -113,7 +118,10 @@ class PolicyAgent:
         ages = range(len(self._chunks) - 1, -1, -1)
         said = np.stack([chunk[age] for chunk, age in zip(self._chunks, ages, strict=True)])
         weights = np.exp(-decay * np.arange(len(said), dtype=np.float32))
-        return np.asarray(weights @ said / weights.sum(), np.float32)
+        average = np.asarray(weights @ said / weights.sum(), np.float32)
+        spec = self._policy.spec
+        limited: NDArray[np.float32] = np.minimum(np.maximum(average, spec.action_low), spec.action_high)
+        return limited
 
 
 class ActionNoise:

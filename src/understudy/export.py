@@ -23,6 +23,8 @@ from understudy.statistics import ChannelStatistics
 LARGEST_DIFFERENCE = 1e-5
 _MARGIN = 0.1
 _MOST_RECORDED = 5_000
+_WIDEST = 1e4  # limits over the range in training
+_LAST_DIGITS = 4
 
 
 class Exportable(Predictor, Protocol):
@@ -120,10 +122,13 @@ def _difference(policy: Predictor, exported: Predictor, observations: NDArray[np
 
 
 def _ranges(policy: Predictor, trained: ChannelStatistics) -> NDArray[np.float64]:
-    """(A,) what a difference is measured by."""
+    """(A,) what a difference is measured by; limits far wider than the range in training say little of a channel."""
     limits = policy.spec.action_high.astype(np.float64) - policy.spec.action_low
     seen = trained.maximum.astype(np.float64) - trained.minimum
-    ranges = np.where(np.isfinite(limits), limits, seen)
+    ranges = np.where(limits <= _WIDEST * seen, limits, seen)
+    # Two ways to add up differ by the last digits of the numbers, however little a channel moves.
+    digits = np.finfo(np.float32).eps * np.maximum(np.abs(trained.maximum), np.abs(trained.minimum)).astype(np.float64)
+    ranges = np.maximum(ranges, _LAST_DIGITS * digits / LARGEST_DIFFERENCE)
     return np.where(ranges > 0, ranges, 1.0)
 
 
@@ -138,7 +143,9 @@ def _drawn(policy: Predictor, trained: ChannelStatistics, draws: int) -> Iterato
 def _recorded(policy: Predictor, data: Dataset) -> Iterator[NDArray[np.float32]]:
     """The last `history` observations (history, D) of recorded steps, as an agent would have seen them."""
     every = max(1, -(-data.steps // _MOST_RECORDED))
-    before = np.arange(1 - policy.history, 1)
+    before, next_step = np.arange(1 - policy.history, 1), 0
     for episode in data:
-        for step in range(0, len(episode), every):
+        for step in range(next_step, len(episode), every):
             yield episode.observations[np.maximum(step + before, 0)]
+            next_step = step + every
+        next_step = max(0, next_step - len(episode))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from understudy.errors import ConfigError, require_within
+from understudy.errors import ConfigError, require_whole, require_within
 from understudy.inference import FeedForwardConfig
 
 LARGEST_SEED = 2**32 - 1  # members of an ensemble draw from multiples of it, and generators take 64 bits
@@ -63,7 +63,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "measure_every"):
-            require_within(name, getattr(self, name), 1)
+            require_whole(name, getattr(self, name), 1)
+        require_whole("threads", self.threads, 1)
         require_within("threads", self.threads, 1, MOST_THREADS)
         for name in ("learning_rate", "gradient_clip"):
             _require(0 < getattr(self, name) < math.inf, self, name, "above 0")
@@ -71,6 +72,7 @@ class TrainConfig:
             _require(0 <= getattr(self, name) < math.inf, self, name, "0 or more")
         for name in ("warmup", "ema", "held_out"):
             _require(0 <= getattr(self, name) < 1, self, name, "0 or more and below 1")
+        require_whole("lead", self.lead, 0)
         require_within("lead", self.lead, 0, LONGEST_LEAD)
         _require(self.keep in ("last", "best"), self, "keep", "last or best")
         require_within("seed", self.seed, 0, LARGEST_SEED)

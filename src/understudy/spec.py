@@ -194,9 +194,14 @@ def box_channels(space: gym.Space[Any], name: str) -> tuple[Channel, ...]:
         )
     lows, highs = space.low.reshape(-1), space.high.reshape(-1)
     return tuple(
-        Channel(f"{name}[{index}]", "", max(float(low), -math.inf), min(float(high), math.inf))
+        Channel(f"{name}[{index}]", "", _limit(low), _limit(high))
         for index, (low, high) in enumerate(zip(lows, highs, strict=True))
     )
+
+
+def _limit(value: Any) -> float:
+    """A limit of a space: the ends of what 32 bits can say are none."""
+    return float(value) if abs(value) < np.finfo(np.float32).max else math.copysign(math.inf, value)
 
 
 def _part_channels(part: gym.Space[Any], key: str) -> tuple[Channel, ...]:

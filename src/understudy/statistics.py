@@ -44,8 +44,13 @@ class ChannelStatistics:
         Dividing a constant by its own rounding noise would turn the first small change after training into a huge
         input, so a dead channel is centred and left in its unit.
         """
-        dead = self.deviation <= DEAD_RELATIVE * np.maximum(np.abs(self.mean), 1e-3)
-        return np.where(dead, np.float32(1), self.deviation)
+        return np.where(self.dead, np.float32(1), self.deviation)
+
+    @property
+    def dead(self) -> NDArray[np.bool_]:
+        """(C,) channels that do not move: by no more than rounding, a hundred-thousandth of their mean."""
+        still: NDArray[np.bool_] = self.deviation <= DEAD_RELATIVE * np.maximum(np.abs(self.mean), 1e-3)
+        return still
 
     def to_json(self) -> dict[str, list[float]]:
         """Plain lists of numbers; a float32 survives the round trip exactly."""

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from understudy.runs import working_in
 from understudy.windows import Windows
 
 _STATE_PARTS = ("weights", "averaged", "best", "exp_avg", "exp_avg_sq")
+_MOST_MEASURED_ROWS, _MOST_MEASURED_NUMBERS = 4096, 2**24  # of the held-out windows at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ def train(
     config = config or TrainConfig()
     policy.spec.require(dataset.spec, what="the dataset", against="the policy")
     device = choose_device(config.device)
+    config = replace(config, device=str(device))  # a run that goes on elsewhere gives other bytes
     description = {
         "command": "train",
         "policy": {"kind": policy.kind, **policy.architecture()},
@@ -106,6 +108,8 @@ def train(
         raise DataError(f"all {len(dataset)} episodes failed; record some that succeed, or learn from failures, too")
     with working_in(run, description, resume=resume) as folder, torch_threads(config.threads):
         training, held_out = learnt_from.split(config.held_out, seed=config.seed)
+        if not any(episode.targets()[1].any() for episode in training):
+            training, held_out = learnt_from, learnt_from.select([])  # whatever teaches is needed to learn from
         windows, measured = _windows(policy, training, held_out, config, device)
         network = copy.deepcopy(policy).to(device).train()
         if network.statistics is None:
@@ -148,7 +152,7 @@ class _Job:
 
     def __init__(self, network: Policy, windows: Windows, measured: Windows | None, config: TrainConfig) -> None:
         self._network, self._windows, self._measured, self._config = network, windows, measured, config
-        self._parameters = list(network.parameters())
+        self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
@@ -177,10 +181,11 @@ class _Job:
                 on_step(self.step)
                 total += self._update()
                 self.step += 1
-            duration_s = time.perf_counter() - begun_s
-            if not math.isfinite(float(total)):
+            mean = float(total) / (self.step - begun)  # a GPU has done its work once this is known
+            trained_s = time.perf_counter() - begun_s
+            if not math.isfinite(mean):
                 raise TrainingDiverged(
-                    f"the loss is {float(total)} at step {self.step}; try a lower learning_rate (now "
+                    f"the loss is {mean} at step {self.step}; try a lower learning_rate (now "
                     f"{config.learning_rate:g}), or look at the data with `understudy inspect`"
                 )
             steps = self.step - begun
@@ -188,10 +193,10 @@ class _Job:
             yield TrainLog(
                 self.step,
                 config.steps,
-                float(total) / steps,
+                mean,
                 held_out_loss,
-                steps * self._batches.batch_size / duration_s,
-                (config.steps - self.step) * duration_s / steps,
+                steps * self._batches.batch_size / trained_s,
+                (config.steps - self.step) * (time.perf_counter() - begun_s) / steps,
             )
 
     def learning_rate(self, step: int) -> float:
@@ -207,7 +212,8 @@ class _Job:
         chosen = self._best if self._config.keep == "best" and self._measured else self._averaged
         result = copy.deepcopy(self._network)
         with torch.no_grad():
-            for parameter, value in zip(result.parameters(), chosen, strict=True):
+            learnt = (parameter for parameter in result.parameters() if parameter.requires_grad)
+            for parameter, value in zip(learnt, chosen, strict=True):
                 parameter.copy_(value)
         result.zero_grad(set_to_none=True)
         return result.cpu().eval()
@@ -282,12 +288,21 @@ class _Job:
             return math.nan
         own = [parameter.clone() for parameter in self._parameters]
         torch._foreach_copy_(self._parameters, self._averaged)
+        self._network.eval()
         total, count = 0.0, len(self._measured)
-        for indices in torch.arange(count, device=self._noise.device).split(4096):
+        numbers = self._network.shares * math.prod(self._noise_shape[1:])
+        rows = max(1, min(_MOST_MEASURED_ROWS, _MOST_MEASURED_NUMBERS // numbers))
+        for indices in torch.arange(count, device=self._noise.device).split(rows):
             # Every part of an ensemble's batch is all of the held-out windows.
             batch = self._measured.batch(indices.repeat(self._network.shares))
             total += float(self._network.loss(batch)) / self._network.shares * len(indices)
+        self._network.train()
         torch._foreach_copy_(self._parameters, own)
+        if not math.isfinite(total):
+            raise TrainingDiverged(
+                f"the held-out loss is {total} at step {self.step}; look at the data with `understudy inspect`, or "
+                f"try a lower learning_rate (now {self._config.learning_rate:g})"
+            )
         if total / count < self._best_loss:
             self._best_loss, self._best_step = total / count, self.step
             torch._foreach_copy_(self._best, self._averaged)
@@ -306,20 +321,23 @@ class _Recording:
 
     def __init__(self, function: Callable[..., Tensor], *inputs: Tensor) -> None:
         self._inputs = [tensor.clone() for tensor in inputs]
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):  # what is only done at the first calls must not be recorded
-            for _ in range(3):
-                function(*self._inputs)
-        torch.cuda.current_stream().wait_stream(aside)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._answer = function(*self._inputs)
+        self._device = inputs[0].device
+        with torch.cuda.device(self._device):
+            aside = torch.cuda.Stream()  # one of this GPU: torch's own for recording is of the first that recorded
+            aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(aside):  # what is only done at the first calls must not be recorded
+                for _ in range(3):
+                    function(*self._inputs)
+            torch.cuda.current_stream().wait_stream(aside)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, stream=aside):
+                self._answer = function(*self._inputs)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         for mine, given in zip(self._inputs, inputs, strict=True):
             mine.copy_(given)
-        self._graph.replay()
+        with torch.cuda.device(self._device):
+            self._graph.replay()
         return self._answer
 
 

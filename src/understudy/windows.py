@@ -17,7 +17,7 @@ from understudy.statistics import ChannelStatistics
 _PACE_STEPS = 8
 _PACE_ROWS = 100_000
 _LEAD_DEVIATIONS = 0.05
-_LARGEST_LEAD = 10
+_LARGEST_LEAD, _LARGEST_SHARE = 10, 0.1  # steps, and of an episode
 
 
 class Windows:
@@ -132,18 +132,22 @@ def natural_lead(targets: NDArray[np.float32], valid: NDArray[np.bool_], last: N
         last: (N,) index of the last step of each step's episode.
 
     Returns:
-        0 to 10 steps.
+        0 to 10 steps, and no more than a tenth of the median episode: where the lead begins nothing is learnt.
     """
     stride = -(-len(targets) // _PACE_ROWS)  # so many rows tell the pace of any dataset
-    deviation = targets[::stride][valid[::stride]].std(0)
-    alive = deviation > 1e-6
+    seen = ChannelStatistics.of([targets[::stride][valid[::stride]]]) if valid[::stride].any() else None
+    if seen is None or seen.dead.all():
+        return 0
+    alive, deviation = ~seen.dead, seen.deviation
 
     def change(steps: int) -> float:
         rows = np.arange(0, len(targets) - steps, stride)
         rows = rows[(rows + steps <= last[rows]) & valid[rows] & valid[rows + steps]]
-        if not len(rows) or not alive.any():
+        if not len(rows):
             return math.nan
         return float(np.mean(np.abs(targets[rows + steps] - targets[rows])[:, alive] / deviation[alive]))
 
     pace = (change(_PACE_STEPS) - change(1)) / (_PACE_STEPS - 1)
-    return min(_LARGEST_LEAD, int(_LEAD_DEVIATIONS / pace)) if pace > 0 else 0
+    lengths = np.unique(last, return_counts=True)[1]
+    longest = min(_LARGEST_LEAD, int(np.median(lengths) * _LARGEST_SHARE))
+    return min(longest, int(_LEAD_DEVIATIONS / pace)) if pace > 0 else 0

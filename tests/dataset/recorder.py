@@ -60,6 +60,7 @@ def hold(folder: str) -> None:
 def trial(mode: str, folder: str) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # one that came before waits for this
         {"save": save, "steps": steps, "hold": hold}[mode](folder)
     except KeyboardInterrupt:
         os._exit(130)
@@ -67,7 +68,7 @@ def trial(mode: str, folder: str) -> None:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     warnings.simplefilter("ignore")
     for line in sys.stdin:
         mode, folder = line.split()

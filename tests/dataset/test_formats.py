@@ -397,3 +397,40 @@ def test_a_minari_file_that_is_no_hdf5_is_named(tmp_path):
     (folder / "metadata.json").write_text(json.dumps({**metadata, "data_format": "arrow"}))
     with pytest.raises(DataError, match="only hdf5 is read"):
         import_dataset(folder, tmp_path / "out")
+
+
+def test_one_array_that_many_dicts_share_is_counted_as_often():
+    array = np.zeros(2**20)
+    with pytest.raises(DataError, match="each counted wherever it appears"):
+        read_pickle(pickle.dumps([{"observations": array} for _ in range(65)]))
+    assert len(read_pickle(pickle.dumps([{"observations": array} for _ in range(3)]))) == 3
+
+
+@pytest.mark.parametrize(
+    ("lost", "stated", "match"),
+    [
+        ([1], 3, "holds 2 episodes, and its metadata.json states 3; the first that is missing is episode_1"),
+        ([2], 3, "the first that is missing is episode_2"),
+        ([0], None, "the first that is missing is episode_0"),
+        ([], 2, "holds 3 episodes, and its metadata.json states 2"),
+    ],
+)
+def test_a_minari_folder_that_lacks_episodes_is_refused_by_name(tmp_path, lost, stated, match):
+    h5py = pytest.importorskip("h5py")
+    write_minari(tmp_path / "minari", minari_episodes(3))
+    with h5py.File(tmp_path / "minari" / "data" / "main_data.hdf5", "a") as file:
+        for number in lost:
+            del file[f"episode_{number}"]
+    metadata = json.loads((tmp_path / "minari" / "metadata.json").read_text())
+    metadata["total_episodes"] = stated
+    (tmp_path / "minari" / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(CorruptEpisode, match=match):
+        import_dataset(tmp_path / "minari", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bare_folder_takes_its_files_whatever_the_case_of_their_ending(tmp_path):
+    for name in ("a.npz", "b.NPZ"):
+        with open(tmp_path / name, "wb") as file:
+            np.savez(file, observations=np.zeros((3, 2)), actions=np.zeros((3, 1)))
+    assert [row.file for row in Dataset.open(tmp_path).rows] == ["a.npz", "b.NPZ"]

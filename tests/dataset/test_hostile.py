@@ -502,7 +502,7 @@ def test_a_hostile_file_runs_nothing_and_reaches_nothing(tmp_path, name, monkeyp
             message = str(error)
         if target.is_dir():
             diagnosis = diagnose(target)
-            assert (message is not None) == bool(diagnosis.errors)
+            assert (message is not None) == any(error.id != "few-episodes" for error in diagnosis.errors)
     finally:
         WATCHING[0] = False
     assert (message is not None) == (name not in HARMLESS)

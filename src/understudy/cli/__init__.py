@@ -32,6 +32,7 @@ from understudy.cli.tuning import finetune
 from understudy.durable import in_words
 from understudy.errors import ConfigError, UnderstudyError, require_within
 from understudy.recipe import LARGEST_SEED
+from understudy.report.markup import one_line
 from understudy.workers import MOST_WORKERS
 
 _LEFT_OUT = ("torch", "mujoco", "matplotlib", "av", "gymnasium_robotics", "onnx")
@@ -114,11 +115,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings(), _no_ctrl_c_lost():
         warnings.simplefilter("default", UserWarning)
         tell_once = cache(tell)
-        warnings.showwarning = lambda message, *place, **where: tell_once(str(message))
+        warnings.showwarning = lambda message, *place, **where: tell_once(one_line(message))
         try:
             return int(_parsed(words)() or 0)
         except UnderstudyError as error:
-            tell(str(error))
+            tell(one_line(error))
         except BrokenPipeError:  # whoever reads the output, like `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return _NOBODY_READS
@@ -127,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
             tell(f"this needs {error.name}, which is not installed here; pip install {error.name}")
         except OSError as error:  # a file that may not be read, a name that is too long
-            tell(f"{error.filename or 'the operating system'}: {in_words(error)}")
+            tell(one_line(f"{error.filename or 'the operating system'}: {in_words(error)}"))
         except KeyboardInterrupt as interrupt:
             how = str(interrupt) or _AFTER_CTRL_C.get(words[0], "what was not finished is not kept; run it again")
             tell(f"interrupted; {how}")

@@ -14,8 +14,7 @@ from typing import Annotated, Any
 import tyro
 
 import understudy as us
-from understudy.dataset.folder import DatasetWarning, is_unfinished, remove_dataset
-from understudy.dataset.journal_file import JOURNAL
+from understudy.dataset.folder import DatasetWarning, is_unfinished
 from understudy.durable import prove_writable, write_file
 from understudy.errors import ConfigError, SpecMismatch
 from understudy.evaluate import world_spec, world_with
@@ -59,7 +58,8 @@ Source = Annotated[Path, tyro.conf.Positional]
 Json = Annotated[Path | None, tyro.conf.arg(name="json", help="Also write the result here as JSON.")]
 # Names inside a dataset, a policy or a run that no other output may take.
 _OWNED = (
-    *("dataset.json", "episodes.jsonl", "episodes", "recording.journal", "writer.lock", "data", "rounds"),
+    *("dataset.json", "dataset.unfinished", "episodes.jsonl", "episodes", "recording.journal", "writer.lock"),
+    *("data", "rounds"),
     *("policy.json", "weights.safetensors", "config.json", "metrics.jsonl", "health.json", "report.html"),
     *("checkpoints", "policy", "evaluations"),
 )
@@ -193,7 +193,7 @@ def require_growing(out: Path, spec: Spec, *, what: str) -> None:
 
 @contextmanager
 def growing(out: Path, world: Any) -> Iterator[us.Dataset]:
-    """The dataset at `out` to append to; a new one goes again where nothing came into it."""
+    """The dataset at `out` to append to; a new one goes again where nothing ever came into it, from nobody."""
     existed = out.exists()
     if (out / "dataset.json").exists():
         with us.Dataset.open(out) as dataset:
@@ -203,5 +203,4 @@ def growing(out: Path, world: Any) -> Iterator[us.Dataset]:
         try:
             yield dataset
         finally:
-            if not dataset.include_partial().rows and not (out / JOURNAL).exists():
-                remove_dataset(out, folder_too=not existed)
+            dataset.writer().remove_unused(folder_too=not existed)

@@ -48,7 +48,7 @@ class Bar:
         self._note = self._note if note is None else note
         self._progress.update(self._task, completed=done, note=self._note)
         self._begun = self._begun or (done, time.monotonic())
-        if not _is_live and self._total and done >= self._next_line * self._total:
+        if not _is_live and self._total and (done >= self._next_line * self._total or (note and done == self._total)):
             task = self._progress.tasks[0]
             said = (f"{task.description} {done}/{self._total}", self._left(done), self._note)
             say(" ".join(filter(None, said)))

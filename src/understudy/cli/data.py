@@ -38,6 +38,7 @@ from understudy.episode import SUCCESS
 from understudy.errors import ConfigError, DataError, MissingDependency, require_within
 from understudy.evaluate import EVALUATION_SEED, agent_for, world_spec
 from understudy.recipe import LARGEST_SEED
+from understudy.report.markup import one_line
 from understudy.worlds import World
 
 _LONGEST_ON_A_ROBOT = 1000
@@ -167,7 +168,7 @@ def inspect(data: Source, env: str | None = None, as_json: Annotated[bool, tyro.
         print(to_json_text(diagnosis.to_json()))
     else:
         for line in diagnosis.lines():
-            say(line)
+            say(one_line(line))
     return 1 if diagnosis.errors else 0
 
 

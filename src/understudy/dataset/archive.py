@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from understudy.errors import CorruptEpisode, DataError
 
 LARGEST_EPISODE = 64 * 2**20  # bytes; 40 minutes at 50 Hz of a hand with 39 + 28 channels
-_MOST_NUMBERS = 16 * 2**20  # all arrays together; small integers grow to float32 in memory
+MOST_NUMBERS = 16 * 2**20  # all arrays together; small integers grow to float32 in memory
 _MOST_ENTRIES = 64
 _MOST_AXES = 8
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -39,8 +39,13 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 _STORED, _DEFLATED = 0, 8
 
 
-def read_bytes(path: Path, largest: int = LARGEST_EPISODE) -> bytes:
+def read_bytes(path: Path, largest: int = LARGEST_EPISODE, *, cut: bool = False) -> bytes:
     """The content of a plain file; links, pipes and folders are refused, and so is too much of it.
+
+    Args:
+        path: the file.
+        largest: bytes accepted.
+        cut: give the first `largest` bytes of a larger file instead of refusing it.
 
     Raises:
         CorruptEpisode: it is missing, no plain file, or larger than `largest` bytes.
@@ -54,10 +59,10 @@ def read_bytes(path: Path, largest: int = LARGEST_EPISODE) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise CorruptEpisode(f"{path.name} is no plain file; remove it from the dataset folder")
-        if status.st_size > largest:
+        if status.st_size > largest and not cut:
             raise CorruptEpisode(f"{path.name} has {status.st_size} bytes; at most {largest} are read")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(largest + 1)
+            return file.read(largest if cut else largest + 1)
     except OSError as error:
         raise CorruptEpisode(f"{path.name} cannot be read: {error.strerror}") from None
     finally:
@@ -72,7 +77,7 @@ def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """
     for count, most, what in (
         (len(arrays), _MOST_ENTRIES, "arrays"),
-        (sum(array.size for array in arrays.values()), _MOST_NUMBERS, "numbers"),
+        (sum(array.size for array in arrays.values()), MOST_NUMBERS, "numbers"),
         (max((array.ndim for array in arrays.values()), default=0), _MOST_AXES, "axes in an array"),
     ):
         if count > most:
@@ -136,8 +141,8 @@ def _unpack(data: bytes) -> dict[str, NDArray[Any]]:
             raise ValueError(f"{name} is encrypted, or declares {plain} bytes")
         arrays[stem] = _array(_member(data, entry[-1], name_size, packed, plain, method), name, crc)
         numbers += arrays[stem].size
-        if numbers > _MOST_NUMBERS:
-            raise ValueError(f"it holds more than {_MOST_NUMBERS} numbers")
+        if numbers > MOST_NUMBERS:
+            raise ValueError(f"it holds more than {MOST_NUMBERS} numbers")
     return arrays
 
 

@@ -44,7 +44,7 @@ class BareFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problems: list[Problem] = []
-        names = sorted(name for name in os.listdir(path) if name.endswith(".npz"))
+        names = sorted(name for name in os.listdir(path) if name.lower().endswith(".npz"))
         if not names:
             raise DataError(f"{path} is no dataset: it has neither a dataset.json nor an .npz file")
         found: list[tuple[Row, tuple[int, int]]] = []

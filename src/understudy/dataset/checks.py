@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from understudy.dataset.index import Row
 from understudy.dataset.lag import lag_outliers
-from understudy.dataset.look import Floats, Look
+from understudy.dataset.look import WIDEST, Floats, Look
 from understudy.episode import SUCCESS, UNKNOWN
 from understudy.spec import Spec
 from understudy.statistics import DEAD_RELATIVE
@@ -91,7 +92,7 @@ class Findings:
         """The name of a channel, observations first, then actions."""
         size = len(self.spec.observations)
         kind, place = ("observation", index) if index < size else ("action", index - size)
-        channel = (*self.spec.observations, *self.spec.actions)[index]
+        channel = self.spec.observations[index] if index < size else self.spec.actions[place]
         return f"{kind} channel {place}" + (f" ({channel.name})" if channel.name else "")
 
     def column(self, name: str) -> Floats:
@@ -117,7 +118,8 @@ class Findings:
 
 _DISCRETE = 16  # a channel with so few values is a switch
 _DRIVEN = 0.2
-_UNIT_FACTORS = (57.3, 100.0, 1000.0)
+_MOST_NAMED = 100  # dead channels; a picture has thousands
+_UNIT_FACTORS = (25.4, 57.3, 100.0, 1000.0)  # millimetres an inch, degrees a radian, centimetres, millimetres a metre
 Check = Callable[[Findings], Iterator[Defect]]
 
 
@@ -125,7 +127,8 @@ def dead_channel(findings: Findings) -> Iterator[Defect]:
     """A channel with one value in all episodes, or one that moves too little beside its value to be learnt from."""
     low, high = findings.column("low").min(axis=0), findings.column("high").max(axis=0)
     width = high - low
-    for index in np.flatnonzero(width == 0):
+    constant = np.flatnonzero(width == 0)
+    for index in constant[:_MOST_NAMED]:
         name = findings.channel(int(index))
         yield Defect(
             "dead-channel",
@@ -133,6 +136,13 @@ def dead_channel(findings: Findings) -> Iterator[Defect]:
             f"{name} is {low[index]:g} in every step of every episode: check its sensor or driver, or leave the "
             "channel out",
             channel=name,
+        )
+    if len(constant) > _MOST_NAMED:
+        yield Defect(
+            "dead-channel",
+            "warning",
+            f"{len(constant) - _MOST_NAMED} more channels, from {findings.channel(int(constant[_MOST_NAMED]))} on, "
+            "have one value in every step of every episode: leave them out",
         )
     # A reading of a sensor at rest may move by its last bits, but not by a whole unit.
     for index in np.flatnonzero((width >= 1) & (width / 2 <= DEAD_RELATIVE * np.minimum(np.abs(low), np.abs(high)))):
@@ -153,10 +163,15 @@ def frozen_sensor(findings: Findings) -> Iterator[Defect]:
     alive = findings.column("high")[:, :size].max(axis=0) > findings.column("low")[:, :size].min(axis=0)
     # A gripper that reports open or closed stands still by nature, and so does an object before it is touched: only
     # channels are judged that hardly ever stand still in the other episodes.
-    judged = alive & (np.median(findings.column("distinct")[:, :size], axis=0) > _DISCRETE)
-    judged &= (np.median(frozen, axis=0) <= 2) & (np.percentile(frozen, 75, axis=0) <= 4)
+    alive &= np.median(findings.column("distinct")[:, :size], axis=0) > _DISCRETE
+    judged = alive & (np.median(frozen, axis=0) <= 2) & (np.percentile(frozen, 75, axis=0) <= 4)
+    hung = [look for look in findings.looks if look.all_frozen >= 5 and alive.any()]
+    if 2 * len(hung) > len(findings.looks):
+        yield _stands_still(findings, hung)
+        hung = []
+    ids = {look.row.id for look in hung}
     for look in findings.looks:
-        if look.all_frozen >= 5 and alive.any():
+        if look.row.id in ids:
             yield Defect(
                 "frozen-sensor",
                 "error",
@@ -181,6 +196,19 @@ def frozen_sensor(findings: Findings) -> Iterator[Defect]:
                 (look.row.id,),
                 findings.channel(first),
             )
+
+
+def _stands_still(findings: Findings, looks: list[Look]) -> Defect:
+    """Most episodes stand still for a while: so may a world, at a wall."""
+    worst = max(looks, key=lambda look: look.all_frozen)
+    return Defect(
+        "frozen-sensor",
+        "warning",
+        f"in {len(looks)} of {len(findings.looks)} episodes no observation changes for 5 steps or more while the "
+        f"actions move, longest in {worst.name} from step {worst.all_frozen_at} on for {worst.all_frozen} steps: look "
+        "whether the robot is at a stop there or the driver hangs",
+        tuple(look.row.id for look in looks),
+    )
 
 
 def action_lag(findings: Findings) -> Iterator[Defect]:
@@ -234,9 +262,10 @@ def clipped_actions(findings: Findings) -> Iterator[Defect]:
             channel=name,
         )
     shares = saturated / lengths[:, None]
+    others = _percentile_of_others(shares, 90) if len(shares) > 1 else shares
     for place, look in enumerate(findings.looks):
-        others = np.percentile(np.delete(shares, place, axis=0), 90, axis=0) if len(shares) > 1 else shares[place]
-        odd = np.flatnonzero(varied & (shares[place] > 0.7) & (others < 0.35))
+        # Of two values, one is the highest and one the lowest.
+        odd = np.flatnonzero(varied & (shares[place] > 0.7) & (others[place] < 0.35) & (lengths[place] >= 10))
         if len(odd):
             yield Defect(
                 "clipped-actions",
@@ -250,17 +279,12 @@ def clipped_actions(findings: Findings) -> Iterator[Defect]:
 
 def duplicate_episode(findings: Findings) -> Iterator[Defect]:
     """The same recording twice, or a recording and the beginning of it."""
-    seen: dict[str, Look] = {}
-    beginnings: dict[bytes, list[Look]] = defaultdict(list)
+    first: dict[str, Look] = {}
+    begun = _beginnings(findings.looks)
     for look in findings.looks:
-        twin = seen.get(look.row.content)
-        if twin is None and look.prefixes:
-            for other in beginnings[look.prefixes[0]]:
-                common = min(len(look.prefixes), len(other.prefixes)) - 1
-                if look.prefixes[common] == other.prefixes[common]:
-                    twin = other
-                    break
-        if twin is not None:
+        twin = first.setdefault(look.row.content, look)
+        twin = begun.get(look.row.id, look) if twin is look else twin
+        if twin is not look:
             yield Defect(
                 "duplicate-episode",
                 "error",
@@ -268,9 +292,32 @@ def duplicate_episode(findings: Findings) -> Iterator[Defect]:
                 f"out at once; drop {look.row.id}",
                 (twin.row.id, look.row.id),
             )
-        seen.setdefault(look.row.content, look)
-        if look.prefixes:
-            beginnings[look.prefixes[0]].append(look)
+
+
+def _beginnings(looks: Sequence[Look]) -> dict[int, Look]:
+    """For the id of each episode that is the whole or the beginning of another one, that other one."""
+    alike: dict[int, list[Look]] = defaultdict(list)
+    for look in sorted(looks, key=lambda look: -look.row.length):
+        alike[int(look.prefixes[0])].append(look)
+    found: dict[int, Look] = {}
+    for group in alike.values():
+        longer: list[Look] = []
+        for length, same in groupby(group, key=lambda look: look.row.length):
+            ends: dict[int, Look] = {}
+            for look in longer:
+                ends.setdefault(int(look.prefixes[length - 1]), look)
+            for look in same:
+                twin = ends.setdefault(int(look.prefixes[-1]), look)
+                if twin is look:
+                    longer.append(look)
+                elif _unlikely_twice(look):
+                    found[look.row.id] = twin
+    return found
+
+
+def _unlikely_twice(look: Look) -> bool:
+    """Whether an episode has a channel of many values; one that has none may come about twice without a copy."""
+    return bool(look.distinct.max() > min(_DISCRETE, max(8, look.row.length // 2)))
 
 
 def time_gaps(findings: Findings) -> Iterator[Defect]:
@@ -346,11 +393,11 @@ def odd_length(findings: Findings) -> Iterator[Defect]:
     median = float(np.median(lengths))
     for look in findings.looks:
         length = look.row.length
-        if length < 5 or (len(lengths) >= 4 and length < 0.15 * median):
+        if (length < 5 and length < 0.5 * median) or (len(lengths) >= 4 and length < 0.15 * median):
             yield Defect(
                 "short-episode",
                 "warning",
-                f"{look.name} has {length} steps, the median is {median:.0f}: probably stopped by accident; drop it",
+                f"{look.name} has only {length} of the usual {median:.0f} steps: probably stopped by accident; drop it",
                 (look.row.id,),
             )
         elif len(lengths) >= 4 and length > 4 * median:
@@ -392,14 +439,13 @@ def jump(findings: Findings) -> Iterator[Defect]:
     size = jumps.shape[1]
     deviation = np.median(findings.column("deviation")[:, :size], axis=0)
     usual = np.median(jumps, axis=0)
-    impulse = jumps / np.maximum(findings.column("fourth"), 1e-9)
+    limit, smooth = np.zeros(size), np.ones(jumps.shape, bool)
+    if len(findings.looks) >= 4:
+        limit = 10 * usual
+        # What is hit moves by leaps: only channels are judged that are smooth in the other episodes.
+        smooth = _percentile_of_others(jumps / np.maximum(findings.column("fourth"), 1e-9), 90) < 4
     for place, look in enumerate(findings.looks):
-        limit, smooth = np.zeros(size), np.ones(size, bool)
-        if len(findings.looks) >= 4:
-            limit = 10 * usual
-            # What is hit moves by leaps: only channels are judged that are smooth in the other episodes.
-            smooth = np.percentile(np.delete(impulse, place, axis=0), 90, axis=0) < 4
-        odd = smooth & (look.jump > limit) & (look.jump > 8 * look.fourth) & (look.jump > 0.5 * deviation)
+        odd = smooth[place] & (look.jump > limit) & (look.jump > 8 * look.fourth) & (look.jump > 0.5 * deviation)
         odd &= (look.distinct[:size] > _DISCRETE) & (look.jump > 1e-6)
         if odd.any():
             index = int(np.argmax(np.where(odd, look.jump / np.maximum(usual, 1e-9), -1)))
@@ -418,44 +464,77 @@ def unit_mismatch(findings: Findings) -> Iterator[Defect]:
     """A channel whose size falls into two groups apart by about 57.3 (degrees a radian), 100 or 1,000 (mm a metre)."""
     if len(findings.looks) < 4:
         return
-    largest = findings.column("largest")
-    found: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    factors: dict[tuple[int, ...], float] = {}
-    larger: dict[tuple[int, ...], bool] = {}
-    sure: set[tuple[int, ...]] = set()
-    for index in range(largest.shape[1]):
-        order = np.argsort(largest[:, index])
-        sizes = largest[order, index]
-        if sizes[0] <= 0:
+    sizes, changes = findings.column("largest"), findings.column("usual_change")
+    found: dict[tuple[int, ...], list[_Apart]] = defaultdict(list)
+    for index in range(sizes.shape[1]):
+        apart = _two_sizes(index, sizes[:, index], changes[:, index])
+        if apart is not None:
+            found[apart.odd].append(apart)
+    for odd, many in found.items():
+        if len(many) == 1 and not many[0].clear:
             continue
-        cut = int((sizes[1:] / sizes[:-1]).argmax()) + 1
-        small, big = order[:cut], order[cut:]
-        gap = sizes[cut] / sizes[cut - 1]
-        factor = float(np.median(sizes[cut:]) / np.median(sizes[:cut]))
-        spread = max(sizes[cut - 1] / sizes[0], sizes[-1] / sizes[cut])
-        fewer = small if len(small) < len(big) else big
-        known = any(0.5 < factor / unit < 2 for unit in _UNIT_FACTORS)
-        if gap > 4 and (19 < factor < 3000 and spread < 12 if fewer is big else known and spread < 4):
-            odd = tuple(sorted(int(place) for place in fewer))
-            found[odd].append(index)
-            factors.setdefault(odd, factor)
-            larger.setdefault(odd, fewer is big)
-            if gap > 10 and spread < 4:
-                sure.add(odd)
-    found = {odd: channels for odd, channels in found.items() if len(channels) > 1 or odd in sure}
-    for odd, channels in found.items():
+        channels = np.array([apart.channel for apart in many])
+        factor = float(np.median([apart.factor for apart in many]))
         # An object that nobody touched moves a hundred times less, too, and so does a joint that a start asks nothing
         # of: only a warning.
-        untouched = not larger[odd] and (len(channels) == 1 or channels[0] < len(findings.spec.observations))
+        untouched = not many[0].larger and (len(many) == 1 or channels[0] < len(findings.spec.observations))
         names = ", ".join(findings.looks[place].name for place in odd[:3]) + (" and more" if len(odd) > 3 else "")
         yield Defect(
             "unit-mismatch",
-            "warning" if untouched else "error",
-            f"{names}: {_and_more(findings, np.array(channels))} is about {factors[odd]:.0f} times off against the "
+            "error" if _is_unit(factor) and not untouched else "warning",
+            f"{names}: {_and_more(findings, channels)} is about {factor:.0f} times off against the "
             "other episodes, as with degrees for radians or millimetres for metres: convert or drop",
             tuple(findings.looks[place].row.id for place in odd),
-            findings.channel(channels[0]),
+            findings.channel(int(channels[0])),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Apart:
+    """A channel whose size falls into two groups.
+
+    Args:
+        channel: its number.
+        odd: places of the episodes in the smaller group.
+        factor: how many times the groups are apart, in their sizes and in their changes.
+        larger: whether the values of the odd ones are the larger.
+        clear: whether one channel is enough to say so.
+    """
+
+    channel: int
+    odd: tuple[int, ...]
+    factor: float
+    larger: bool
+    clear: bool
+
+
+def _two_sizes(channel: int, largest: Floats, changes: Floats) -> _Apart | None:
+    """The two groups of episodes by the largest value of a channel; None where there are not two."""
+    order = np.argsort(largest)
+    order = order[largest[order] > 0]  # 0 is 0 in every unit
+    if len(order) < 4 or 2 * len(order) < len(largest):
+        return None
+    sizes = largest[order]
+    cut = int((sizes[1:] / sizes[:-1]).argmax()) + 1
+    small, big = order[:cut], order[cut:]
+    gap = sizes[cut] / sizes[cut - 1]
+    spread = max(sizes[cut - 1] / sizes[0], sizes[-1] / sizes[cut])
+    factor = float(np.median(sizes[cut:]) / np.median(sizes[:cut]))
+    # A unit scales every change, too. A sensor of force that touches in some episodes is as quiet there as ever before.
+    slow, fast = float(np.median(changes[small])), float(np.median(changes[big]))
+    if gap <= 4 or not factor * slow / 4 <= fast <= factor * slow * 4:
+        return None
+    if slow > 0:
+        factor = float(np.sqrt(factor * fast / slow))
+    fewer = small if len(small) < len(big) else big
+    if not (19 < factor < 3000 and spread < 12 if fewer is big else _is_unit(factor) and spread < 4):
+        return None
+    odd = tuple(sorted(int(place) for place in fewer))
+    return _Apart(channel, odd, factor, fewer is big, bool(gap > 10 and spread < 4 and slow > 0))
+
+
+def _is_unit(factor: float) -> bool:
+    return any(0.5 < factor / unit < 2 for unit in _UNIT_FACTORS)
 
 
 def idle_stretch(findings: Findings) -> Iterator[Defect]:
@@ -491,7 +570,7 @@ def contradictory_labels(findings: Findings) -> Iterator[Defect]:
     if len(samples) > 3000:
         chosen = np.linspace(0, len(samples) - 1, 3000).astype(int)
         samples, owner = samples[chosen], owner[chosen]
-    size = len(findings.spec.observations)
+    size = min(len(findings.spec.observations), WIDEST)
     seen, asked = _standardise(samples[:, :size]), _standardise(samples[:, size:])
     close = (_squares(seen) < 0.02**2) & (owner[:, None] < owner[None, :])
     apart = _squares(asked) > 1.0
@@ -525,7 +604,16 @@ def missing_final_observation(findings: Findings) -> Iterator[Defect]:
 
 def numbers(findings: Findings) -> Iterator[Defect]:
     """How many there are, and how many are not whole."""
-    if len(findings.looks) < 10:
+    if not findings.looks:
+        yield Defect(
+            "few-episodes",
+            "error",
+            "there is no whole episode to learn from: record some, or look at those that were interrupted with "
+            "include_partial()"
+            if findings.partial
+            else "there is no episode to learn from: record some",
+        )
+    elif len(findings.looks) < 10:
         yield Defect(
             "few-episodes",
             "warning",
@@ -559,6 +647,18 @@ CHECKS: tuple[Check, ...] = (
     contradictory_labels,
     missing_final_observation,
 )
+
+
+def _percentile_of_others(columns: Floats, percent: float) -> Floats:
+    """For each row and column (N, C), the percentile of that column in the N - 1 other rows."""
+    order = np.argsort(columns, axis=0)
+    ranks = np.argsort(order, axis=0)
+    ordered = np.take_along_axis(columns, order, axis=0)
+    place = percent / 100 * (len(columns) - 2)
+    below = int(place)
+    above = min(below + 1, len(columns) - 2)
+    least, most = (np.where(number < ranks, ordered[number], ordered[number + 1]) for number in (below, above))
+    return np.asarray(least + (most - least) * (place - below))
 
 
 def _and_more(findings: Findings, channels: NDArray[np.int64], first: int | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections import Counter
@@ -36,7 +37,7 @@ class ChannelRange:
         kind: `observation` or `action`.
         name: empty where nobody named it.
         unit: empty where nobody said.
-        low, high: smallest and largest value.
+        low, high: smallest and largest value; NaN, like the deviation, where there is no episode.
         deviation: median over the episodes of its standard deviation within one.
     """
 
@@ -99,8 +100,11 @@ class Diagnosis:
         return tuple(defect for defect in self.defects if defect.severity == "error")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
+        """Plain JSON values; what is not finite is None."""
+        values = asdict(self)
+        for channel in values["channels"]:
+            channel.update({name: _finite(channel[name]) for name in ("low", "high", "deviation")})
+        return values
 
     def lines(self) -> list[str]:
         """A summary for people, then one line for each defect."""
@@ -191,8 +195,9 @@ def _summary(path: str, spec: Spec, findings: Findings, defects: list[Defect]) -
     lengths = [look.row.length for look in looks] or [0]
     dt = np.concatenate([look.dt for look in looks]) if looks else np.zeros(0)
     usual = float(np.median(dt)) if len(dt) else 0.0
+    measured_hz = _finite(1.0 / usual) if usual > 0 else None
     verdicts = [look.row.success for look in looks]
-    coverage, diversity = _spread(looks, len(spec.observations)) if looks else (0.0, 0.0)
+    coverage, diversity = _spread(looks) if looks else (0.0, 0.0)
     return Diagnosis(
         path=path,
         env_id=spec.env_id,
@@ -201,7 +206,7 @@ def _summary(path: str, spec: Spec, findings: Findings, defects: list[Defect]) -
         partial=len(findings.partial),
         lengths=(min(lengths), float(np.median(lengths)), max(lengths)),
         stated_hz=spec.control_hz,
-        measured_hz=1.0 / usual if usual > 0 else None,
+        measured_hz=measured_hz,
         paced=findings.period_s() is not None,
         successes=verdicts.count(SUCCESS),
         failures=verdicts.count(FAILURE),
@@ -217,26 +222,34 @@ def _summary(path: str, spec: Spec, findings: Findings, defects: list[Defect]) -
 
 
 def _ranges(spec: Spec, findings: Findings) -> tuple[ChannelRange, ...]:
-    if not findings.looks:
-        return ()
-    low, high = findings.column("low").min(axis=0), findings.column("high").max(axis=0)
-    deviation = np.median(findings.column("deviation"), axis=0)
+    """What is known of each channel; without episodes only what the spec says."""
+    channels = (*spec.observations, *spec.actions)
     kinds = ["observation"] * len(spec.observations) + ["action"] * len(spec.actions)
+    low = high = deviation = np.full(len(channels), np.nan)
+    if findings.looks:
+        low, high = findings.column("low").min(axis=0), findings.column("high").max(axis=0)
+        deviation = np.median(findings.column("deviation"), axis=0)
     return tuple(
-        ChannelRange(kind, channel.name, channel.unit, float(low[index]), float(high[index]), float(deviation[index]))
-        for index, (kind, channel) in enumerate(zip(kinds, (*spec.observations, *spec.actions), strict=True))
+        ChannelRange(kind, channel.name, channel.unit, *numbers)
+        for kind, channel, *numbers in zip(
+            kinds, channels, low.tolist(), high.tolist(), deviation.tolist(), strict=True
+        )
     )
 
 
-def _spread(looks: list[Look], size: int) -> tuple[float, float]:
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _spread(looks: list[Look]) -> tuple[float, float]:
     """Coverage of the starts and diversity of the ways (see `Diagnosis`)."""
     chosen = [looks[place] for place in np.unique(np.linspace(0, len(looks) - 1, _MOST_PATHS).astype(int))]
-    paths = np.stack([look.path for look in chosen])  # (N, 25, D)
-    scale = paths.reshape(-1, size).std(axis=0)
+    paths = np.stack([look.path for look in chosen], dtype=np.float64)  # (N, 25, D)
+    scale = paths.reshape(-1, paths.shape[-1]).std(axis=0)
     live = scale > 1e-9
     if len(chosen) < 2 or not live.any():
         return 0.0, 0.0
-    starts = np.stack([look.start for look in chosen])[:, live] / scale[live]
+    starts = paths[:, 0, live] / scale[live]
     ways = (paths[:, :, live] / scale[live]).reshape(len(chosen), -1)
     return float(np.median(_nearest(_distances(starts)))), _mean_of_pairs(_distances(ways))
 

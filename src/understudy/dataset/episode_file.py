@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.dataset.archive import pack, unpack
+from understudy.dataset.archive import LARGEST_EPISODE, MOST_NUMBERS, pack, unpack
 from understudy.episode import COLUMNS, FAILURE, SUCCESS, UNKNOWN, Episode
 from understudy.errors import CorruptEpisode, DataError
 
 _FLAGS = ("terminated", "truncated", "partial")
 _INITIAL = "init_"
+_SCALARS = (*_FLAGS, "success", "seed")
+_STEP_NUMBERS, _STEP_BYTES = 5, 15  # of a step beside its channels: labelled, driver, reward, succeeded, time_s
+_HEADERS = 64 * 1024  # bytes, more than those of all arrays of an archive together
 
 
 class NotFinite(DataError):
@@ -42,6 +45,15 @@ def encode(episode: Episode) -> bytes:
         DataError: it is too large, or its initial state is not made of named numeric arrays.
     """
     return pack(to_arrays(episode))
+
+
+def most_steps(observation_size: int, action_size: int, initial_state: Mapping[str, NDArray[Any]]) -> int:
+    """How many steps one file holds, of episodes of these sizes that begin in such a state."""
+    channels = observation_size + 3 * action_size  # actions, asked actions and labels
+    beside = initial_state.values()
+    free_bytes = LARGEST_EPISODE - _HEADERS - 4 * observation_size - sum(array.nbytes for array in beside)
+    free_numbers = MOST_NUMBERS - len(_SCALARS) - observation_size - sum(array.size for array in beside)
+    return max(0, min(free_bytes // (4 * channels + _STEP_BYTES), free_numbers // (channels + _STEP_NUMBERS)))
 
 
 def decode(data: bytes, *, what: str) -> Episode:

@@ -1,6 +1,7 @@
 """A dataset folder on disk: reading what is there, one writer at a time, and mending what a crash left.
 
 dataset.json          the manifest: format, version, spec (written once; later only its count of edits)
+dataset.unfinished    the manifest of an import that goes on, or was killed; it becomes dataset.json at the end
 episodes.jsonl        the index (see index.py); a line is appended for each episode, drop, merge and undo
 episodes/000000.npz   one file for each episode; never changed
 recording.journal     the episode being recorded (see journal.py)
@@ -10,16 +11,14 @@ writer.lock           held with flock by the one process that writes; says which
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import os
 import re
-import shutil
-import socket
 import stat
+import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,8 @@ from understudy.dataset import index as lines
 from understudy.dataset.archive import read_bytes
 from understudy.dataset.episode_file import content_checksum, decode, encode, require_finite
 from understudy.dataset.index import INDEX, MANIFEST, Index, Row
-from understudy.dataset.journal_file import JOURNAL, LARGEST_JOURNAL, read_journal
+from understudy.dataset.journal_file import JOURNAL, LARGEST_JOURNAL, Recording, read_journal
+from understudy.dataset.writer_lock import LOCK, WriterLock
 from understudy.durable import (
     TEMPORARY_SUFFIX,
     append_line,
@@ -35,16 +35,17 @@ from understudy.durable import (
     is_regular,
     make_folder,
     remove_file,
+    rename_file,
     storage_errors,
     write_file,
 )
 from understudy.episode import Episode
-from understudy.errors import CorruptEpisode, DataError, DatasetLocked, StorageError
+from understudy.errors import CorruptEpisode, DataError, StorageError
 from understudy.spec import Spec
 
-EPISODES, LOCK = "episodes", "writer.lock"
+EPISODES, UNFINISHED = "episodes", "dataset.unfinished"
 _EPISODE_FILE = re.compile(r"([0-9]{6,12})\.npz")
-_OWN_NAMES = {MANIFEST, INDEX, EPISODES, LOCK, JOURNAL}
+_OWN_NAMES = {MANIFEST, UNFINISHED, INDEX, EPISODES, LOCK, JOURNAL}
 
 
 class DatasetWarning(UserWarning):
@@ -54,36 +55,85 @@ class DatasetWarning(UserWarning):
 class Folder:
     """The writing and reading side of a dataset folder; `Dataset` is its face."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, lock: WriterLock | None = None, manifest: str = MANIFEST) -> None:
         self.path = path
-        self._lock: int | None = None
+        self._manifest = path / manifest
+        self._lock = lock or WriterLock(path)
+        self._turn = threading.RLock()
         self._dirty = False
         self._append_failed = False
         self.recovered: list[str] = []
         self.spec, self.index = self._load()[:2]
 
     @classmethod
-    def create(cls, path: Path, spec: Spec) -> Folder:
+    def create(cls, path: Path, spec: Spec, *, unfinished: bool = False) -> Folder:
         """A new dataset folder.
+
+        Args:
+            path: a new or empty folder, or one that a killed `create` left.
+            spec: of the episodes to come.
+            unfinished: it is no dataset before `finish`; until then this process is its writer.
 
         Raises:
             DataError: the folder holds something already.
+            DatasetLocked: another process makes a dataset of it just now.
             StorageError: the disk is full or failed.
         """
         spec = Spec.from_json(spec.to_json())  # the same numbers as a later reader will see
         lines.read_manifest(lines.manifest_bytes(spec, 0))
-        if path.exists() and not is_unfinished(path):
-            raise DataError(f"{path} is not empty; name a new folder")
+        _require_unused(path)
         existed = path.exists()
+        lock, manifest = WriterLock(path), UNFINISHED if unfinished else MANIFEST
         try:
-            make_folder(path / EPISODES)
-            write_file(path / INDEX, b"")
-            # The manifest comes last: a folder without it is no dataset yet, and may be created again.
-            write_file(path / MANIFEST, lines.manifest_bytes(spec, 0))
+            make_folder(path)
+            lock.take()
+            _require_unused(path)  # again: another process may have been faster
+            _lay_out(path, spec, manifest)
+            folder = cls(path, lock=lock, manifest=manifest)
         except BaseException:  # a full disk, Ctrl-C: nothing was asked of it yet, so nothing of it stays
-            remove_dataset(path, folder_too=not existed)
+            lock.release()
+            if not existed:
+                _remove_empty(path)
             raise
-        return cls(path)
+        if not unfinished:
+            lock.release()
+        return folder
+
+    def finish(self) -> None:
+        """Makes a dataset of what was created as unfinished, at once and durably.
+
+        Raises:
+            StorageError: the disk failed; it is no dataset yet.
+        """
+        with self._turn:
+            rename_file(self._manifest, self.path / MANIFEST)
+            self._manifest = self.path / MANIFEST
+
+    def give_up(self, *, folder_too: bool) -> None:
+        """Removes what was created as unfinished, as far as the disk allows.
+
+        Args:
+            folder_too: also the folder, where nothing else is in it.
+        """
+        with self._turn:
+            if self._lock.is_held and self._manifest.name == UNFINISHED:
+                _remove(self.path, folder_too=folder_too)
+
+    def remove_unused(self, *, folder_too: bool) -> None:
+        """Removes a dataset into which nothing ever came; leaves it where anything did, or another process writes.
+
+        Args:
+            folder_too: also the folder, where nothing else is in it.
+        """
+        with self._turn, contextlib.suppress(DataError):
+            self._lock.take()
+            try:
+                _, index, torn, strangers = self._load()
+                used = index.known or index.edits or torn or strangers or os.path.lexists(self.path / JOURNAL)
+                if not used and not _foreign(self.path / EPISODES):
+                    _remove(self.path, folder_too=folder_too)
+            finally:
+                self._lock.release()
 
     def rows(self) -> tuple[Row, ...]:
         """The rows that count, partial ones included."""
@@ -116,39 +166,57 @@ class Folder:
             if column.shape[1] != len(channels):
                 raise DataError(f"{what} has {column.shape[1]} {kind} channels; the dataset has {len(channels)}")
 
-    def append(self, episode: Episode, *, merge: int | None = None) -> Row:
-        """Saves an episode; see `Dataset.append`. `merge` is the id of the first episode of a merge in progress."""
-        self.check_sizes(episode, "the episode")
-        data = encode(episode)
-        require_finite(episode, what="the episode")
-        checksum = content_checksum(episode)
-        self._append_failed = True  # until it has not
-        self.begin()
-        number = self.index.next_id
-        row = _row(number, episode, data, checksum)
-        self._dirty = True
-        try:
-            write_file(self.path / row.file, data)
-            self._append_line(lines.add_body(row, merge))
-        except BaseException:
-            self._take_back(row)
-            raise
-        self._dirty = self._append_failed = False
-        with contextlib.suppress(StorageError):  # a journal of an episode that exists is known to be stale
-            remove_file(self.path / JOURNAL)
+    def append(self, episode: Episode) -> Row:
+        """Saves an episode; see `Dataset.append`."""
+        with self._turn:
+            self._append_failed = True  # until it has not
+            packed = self._packed(episode)
+            self.begin()
+            row = self._save(episode, packed)
+            self._append_failed = False
+            with contextlib.suppress(StorageError):  # a journal of an episode that exists is known to be stale
+                remove_file(self.path / JOURNAL)
         return row
 
+    def append_together(self, episodes: Iterable[Episode]) -> tuple[Row, ...]:
+        """Saves episodes that count from when the last of them is durable, all or none; see `Dataset.merge`."""
+        rows: list[Row] = []
+        with self.writing():
+            group = self.index.next_id
+            for episode in episodes:
+                data, content = self._packed(episode)
+                row = _row(self.index.next_id, episode, data, content)
+                self._require_new(row)
+                self._dirty = True
+                # The line comes first: before the group ends it counts for nothing, and so a file that the index does
+                # not know is always that of an episode which was saved by itself.
+                self._append_line(lines.add_body(row, group))
+                write_file(self.path / row.file, data)
+                self._dirty = False
+                rows.append(row)
+            if rows:
+                self.edit({"op": "merged", "group": group})
+        return tuple(rows)
+
     def edit(self, body: Mapping[str, Any]) -> None:
-        """Appends a drop, undo or end of a merge to the index.
+        """Appends a drop, undo or end of a merge to the index; the caller is `writing`.
 
         Raises:
+            DataError: no reader would take it.
             StorageError: the disk is full or failed; the edit has no effect.
         """
         self._dirty = True
         self._append_line(dict(body))
         self._dirty = False
         with contextlib.suppress(StorageError):  # the count only guards against a cut index; a lower one is valid
-            write_file(self.path / MANIFEST, lines.manifest_bytes(self.spec, self.index.edits))
+            write_file(self._manifest, lines.manifest_bytes(self.spec, self.index.edits))
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """This thread alone writes, as the one writer of the dataset, for as long as the block runs; see `begin`."""
+        with self._turn:
+            self.begin()
+            yield
 
     def begin(self) -> None:
         """Becomes the one writer, and mends what the last one left; does nothing where that is done.
@@ -157,24 +225,22 @@ class Folder:
             DatasetLocked: another process writes.
             StorageError: the disk failed.
         """
-        if self._lock is None:
-            self._lock = self._take_lock()
-            try:
+        with self._turn:
+            if not self._lock.is_held:
+                self._lock.take()
+                try:
+                    self._mend()
+                    self.recover_journal(finished_too=True)
+                except BaseException:
+                    self.close()
+                    raise
+            elif self._dirty:
                 self._mend()
-                self.recover_journal(finished_too=True)
-            except BaseException:
-                self.close()
-                raise
-        elif self._dirty:
-            self._mend()
 
     def close(self) -> None:
         """Lets another process write."""
-        if self._lock is not None:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._lock, 0)
-            os.close(self._lock)
-            self._lock = None
+        with self._turn:
+            self._lock.release()
 
     def recover_journal(self, *, finished_too: bool) -> None:
         """Saves the recording that a journal still holds as a partial episode, and removes the journal.
@@ -184,31 +250,47 @@ class Folder:
                 whether it was wanted; within a session it was not, unless the last append failed: then the journal
                 may be its only copy, and it is saved in any case.
         """
-        path = self.path / JOURNAL
-        if not path.is_symlink() and not path.exists():
+        with self._turn:
+            path = self.path / JOURNAL
+            if os.path.lexists(path):
+                self._recover(path, finished_too or self._append_failed)
             self._append_failed = False
-            return
+
+    def _recover(self, path: Path, finished_too: bool) -> None:
         try:
-            recording = read_journal(read_bytes(path, LARGEST_JOURNAL), self.spec)
+            recording = read_journal(read_bytes(path, LARGEST_JOURNAL, cut=True), self.spec)
+            packed = self._packed(recording.episode) if recording.episode else None
         except DataError as error:
-            aside = _move_aside(path)
+            aside = _move_aside(path, ".unreadable")
             self._report(f"{path.name} of {self.path} cannot be read ({error}); it was moved to {aside.name}")
             return
-        wanted = finished_too or self._append_failed or not recording.finished
-        if recording.episode is None or recording.next_id < self.index.next_id or not wanted:
+        if recording.finished and not finished_too:
             remove_file(path)
             return
-        row = self.append(recording.episode)  # removes the journal
-        self._report(
-            f"an interrupted recording of {row.length} steps was recovered as partial episode {row.id} of {self.path}; "
-            "it is left out of training"
-        )
+        # Only an episode that was saved by itself can be the one of the journal; a merge in between is not.
+        saved = recording.next_id <= self.index.last_alone
+        row = self._save(recording.episode, packed) if recording.episode and packed and not saved else None
+        rest = self._put_away(path, recording)
+        if row is not None:
+            self._report(
+                f"an interrupted recording of {row.length} steps was recovered as partial episode {row.id} of "
+                f"{self.path}; it is left out of training{rest}"
+            )
+        elif rest and not saved:
+            self._report(f"an interrupted recording in {self.path} has no step that can be saved{rest}")
+
+    def _put_away(self, path: Path, recording: Recording) -> str:
+        """Removes a journal that was saved; keeps one with more in it, and says so."""
+        if not recording.left_out:
+            remove_file(path)
+            return ""
+        return f"; {recording.left_out}, so the whole journal is kept as {_move_aside(path, '.rest').name}"
 
     def _load(self) -> tuple[Spec, Index, bool, list[int]]:
         """Spec, index, whether a torn line ends it, and numbers of episode files that the index does not know."""
-        if not is_regular(self.path / MANIFEST):
+        if not is_regular(self._manifest):
             raise DataError(f"{self.path} is no dataset: it has no {MANIFEST}")
-        spec, edits = lines.read_manifest(read_bytes(self.path / MANIFEST, lines.LARGEST_MANIFEST))
+        spec, edits = lines.read_manifest(read_bytes(self._manifest, lines.LARGEST_MANIFEST))
         # The folder is listed before the index is read, so that an episode saved in between is in both.
         try:
             if not stat.S_ISDIR(os.lstat(self.path / EPISODES).st_mode):
@@ -217,7 +299,7 @@ class Folder:
         except OSError as error:
             raise CorruptEpisode(f"{self.path / EPISODES} cannot be listed: {error.strerror}") from None
         index, torn = Index.read(read_bytes(self.path / INDEX, lines.LARGEST_INDEX), spec)
-        numbers = [int(match[1]) for name in names if (match := _EPISODE_FILE.fullmatch(name))]
+        numbers = (number for name in names if (number := _number_of(name)) is not None)
         strangers = sorted(number for number in numbers if number >= index.next_id)
         if index.edits < edits or strangers not in ([], [index.next_id]):
             missing = (
@@ -227,7 +309,7 @@ class Folder:
                 f"{self.path / INDEX} has lost its last lines: {missing} are not in it; restore it from a copy "
                 f"(the episode files themselves open as a bare folder: {self.path / EPISODES})"
             )
-        if strangers and self._lock is None and not self._writer_alive():
+        if strangers and not self._lock.is_held and not self._lock.owner_is_alive():
             warnings.warn(
                 f"{self.path}: the last save was interrupted before it was acknowledged; the next recording or edit "
                 "takes its episode up",
@@ -256,19 +338,61 @@ class Folder:
             episode = decode(data, what=path.name)
             self.check_sizes(episode, path.name)
         except DataError as error:
-            aside = _move_aside(path)
+            aside = _move_aside(path, ".unreadable")
             self._report(f"{path} was never acknowledged and cannot be read ({error}); it was moved to {aside.name}")
             return
         row = _row(number, episode, data, content_checksum(episode))
-        self._append_line(lines.add_body(row, self.index.group))
-        counts = "" if self.index.group is None else " as part of a merge that never ended, so it does not count"
-        self._report(f"episode {number} of {self.path}, whose save was interrupted at its end, was taken up{counts}")
+        self._append_line(lines.add_body(row, None))
+        self._report(f"episode {number} of {self.path}, whose save was interrupted at its end, was taken up")
+
+    def _packed(self, episode: Episode) -> tuple[bytes, str]:
+        """The file of an episode, and the checksum of its content.
+
+        Raises:
+            DataError: it cannot be saved here.
+        """
+        self.check_sizes(episode, "the episode")
+        data = encode(episode)
+        require_finite(episode, what="the episode")
+        return data, content_checksum(episode)
+
+    def _save(self, episode: Episode, packed: tuple[bytes, str]) -> Row:
+        row = _row(self.index.next_id, episode, *packed)
+        self._require_new(row)
+        self._dirty = True
+        try:
+            write_file(self.path / row.file, packed[0])
+            self._append_line(lines.add_body(row, None))
+        except BaseException:
+            self._take_back(row)
+            raise
+        self._dirty = False
+        return row
+
+    def _require_new(self, row: Row) -> None:
+        """Refuses to replace an episode file, which only something else than this writer can have put there."""
+        self._require_known_index()
+        if os.path.lexists(self.path / row.file):
+            raise CorruptEpisode(
+                f"{self.path / row.file} is there already, and the index does not know it: something else wrote to the "
+                "dataset; nothing was replaced; close the dataset and open it again"
+            )
+
+    def _require_known_index(self) -> None:
+        with storage_errors(f"reading {INDEX}"):
+            size = os.stat(self.path / INDEX, follow_symlinks=False).st_size
+        if size != self.index.size:
+            raise CorruptEpisode(
+                f"{self.path / INDEX} has {size} bytes where {self.index.size} were written: something else wrote to "
+                "the dataset; nothing was added; close the dataset and open it again"
+            )
 
     def _append_line(self, body: dict[str, Any]) -> None:
-        lines.require_readable(body)
         line = self.index.line(body)
+        after = self.index.after(line)  # what no reader would take is refused before it is durable
+        self._require_known_index()
         append_line(self.path / INDEX, line)
-        self.index.accept(line)
+        self.index = after
 
     def _take_back(self, row: Row) -> None:
         """After a failed save: removes the episode's file, unless its index line made it to the disk after all."""
@@ -276,35 +400,6 @@ class Folder:
             saved, _ = Index.read(read_bytes(self.path / INDEX, lines.LARGEST_INDEX), self.spec)
             if row.id not in saved.known:
                 (self.path / row.file).unlink(missing_ok=True)
-
-    def _take_lock(self) -> int:
-        with storage_errors(f"locking {self.path}"):
-            descriptor = os.open(
-                self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644
-            )
-            try:
-                # The kernel lets go of the lock when its process dies, however it dies; the text only says who.
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
-            except BlockingIOError:
-                owner = os.pread(descriptor, 200, 0).decode("ascii", "replace").split()
-                os.close(descriptor)
-                who = f"process {owner[0]} on {owner[1]}" if len(owner) == 2 else "another process"
-                raise DatasetLocked(f"{who} is writing to {self.path}; wait for it, or end it first") from None
-            except BaseException:
-                os.close(descriptor)
-                raise
-        return descriptor
-
-    def _writer_alive(self) -> bool:
-        if not is_regular(self.path / LOCK):
-            return False
-        owner = read_bytes(self.path / LOCK, 4096).split()
-        if len(owner) != 2 or not owner[0].isdigit() or len(owner[0]) > 9:
-            return False
-        # A writer elsewhere (a shared folder) cannot be looked up from here; it is taken to be alive.
-        return owner[1].decode("ascii", "replace") != socket.gethostname() or Path(f"/proc/{int(owner[0])}").exists()
 
     def _report(self, message: str) -> None:
         self.recovered.append(message)
@@ -324,39 +419,82 @@ def _row(number: int, episode: Episode, data: bytes, content: str) -> Row:
     )
 
 
-def remove_dataset(path: Path, *, folder_too: bool) -> None:
-    """Removes the files of a dataset whose making was given up, as far as the disk allows.
-
-    Args:
-        path: the dataset; the caller made it and is its writer.
-        folder_too: also the folder, where nothing else is in it.
-    """
-    with contextlib.suppress(OSError):
-        for name in (MANIFEST, INDEX, JOURNAL, LOCK):  # the manifest first: without it, this is no dataset
-            (path / name).unlink(missing_ok=True)
-        shutil.rmtree(path / EPISODES, ignore_errors=True)
-        if folder_too:
-            path.rmdir()
-
-
-def _move_aside(path: Path) -> Path:
-    """Renames a damaged file so that it is out of the way and replaces no earlier one; gives the new path."""
-    numbers = itertools.count(2)
-    aside = path.with_suffix(".unreadable")
-    while os.path.lexists(aside):
-        aside = path.with_suffix(f".{next(numbers)}.unreadable")
-    with storage_errors(f"moving the damaged {path.name} aside"):
-        os.rename(path, aside)
-    return aside
-
-
 def is_unfinished(path: Path) -> bool:
-    """Whether a folder is empty, or holds only what a `create` that was killed leaves."""
+    """Whether a folder is empty, or holds only what a `create` or an import that was killed leaves."""
     if not path.is_dir():
         return False
-    names = [name for name in os.listdir(path) if not name.endswith(TEMPORARY_SUFFIX)]
-    if MANIFEST in names or not set(names) <= _OWN_NAMES:
+    names = {name for name in os.listdir(path) if not name.endswith(TEMPORARY_SUFFIX)}
+    if MANIFEST in names or not names <= _OWN_NAMES or _foreign(path / EPISODES):
         return False
-    folder = path / EPISODES
-    content: Sequence[str] = os.listdir(folder) if folder.is_dir() else ()
-    return not content and (not is_regular(path / INDEX) or not (path / INDEX).stat().st_size)
+    begun = any(_number_of(name) is not None for name in _listed(path / EPISODES)) or (
+        is_regular(path / INDEX) and (path / INDEX).stat().st_size > 0
+    )
+    return UNFINISHED in names or not begun
+
+
+def _require_unused(path: Path) -> None:
+    if os.path.lexists(path) and not is_unfinished(path):
+        raise DataError(f"{path} is not empty; name a new folder")
+
+
+def _lay_out(path: Path, spec: Spec, manifest: str) -> None:
+    """Makes the files of a new dataset, or leaves none; the caller holds the lock, and what lies there is left over."""
+    try:
+        _remove(path, but_the_lock=True)
+        make_folder(path / EPISODES)
+        write_file(path / INDEX, b"")
+        # The manifest comes last: a folder without it is no dataset yet, and may be created again.
+        write_file(path / manifest, lines.manifest_bytes(spec, 0))
+    except BaseException:
+        _remove(path)
+        raise
+
+
+def _remove(path: Path, *, folder_too: bool = False, but_the_lock: bool = False) -> None:
+    """Removes the files of a dataset that the caller holds the lock of, and no others, as far as the disk allows."""
+    with contextlib.suppress(OSError):
+        for name in (MANIFEST, UNFINISHED, INDEX):  # the manifest first: without it, this is no dataset
+            (path / name).unlink(missing_ok=True)
+        for name in _listed(path / EPISODES):
+            if _number_of(name) is not None or name.endswith(TEMPORARY_SUFFIX):
+                (path / EPISODES / name).unlink()
+        _remove_empty(path / EPISODES)
+        if not but_the_lock:
+            (path / LOCK).unlink(missing_ok=True)
+    if folder_too:
+        _remove_empty(path)
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _listed(folder: Path) -> list[str]:
+    return os.listdir(folder) if folder.is_dir() and not folder.is_symlink() else []
+
+
+def _foreign(folder: Path) -> bool:
+    """Whether something lies where the episodes go that no writer of a dataset puts there."""
+    return os.path.lexists(folder) and (
+        not folder.is_dir()
+        or folder.is_symlink()
+        or any(_number_of(name) is None and not name.endswith(TEMPORARY_SUFFIX) for name in _listed(folder))
+    )
+
+
+def _number_of(name: str) -> int | None:
+    """The id of the episode whose file has this name; None where no episode's file has."""
+    match = _EPISODE_FILE.fullmatch(name)
+    return int(match[1]) if match and lines.file_name(int(match[1])) == f"{EPISODES}/{name}" else None
+
+
+def _move_aside(path: Path, suffix: str) -> Path:
+    """Renames a file so that it is out of the way and replaces no earlier one; gives the new path."""
+    numbers = itertools.count(2)
+    aside = path.with_suffix(suffix)
+    while os.path.lexists(aside):
+        aside = path.with_suffix(f".{next(numbers)}{suffix}")
+    with storage_errors(f"moving {path.name} aside"):
+        os.rename(path, aside)
+    return aside

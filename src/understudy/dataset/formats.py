@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from understudy.dataset import minari_folder
-from understudy.dataset.archive import read_bytes
+from understudy.dataset.archive import MOST_NUMBERS, read_bytes
 from understudy.dataset.bare import BareFolder
 from understudy.dataset.episode_file import from_arrays
-from understudy.dataset.folder import remove_dataset
+from understudy.dataset.folder import Folder
 from understudy.dataset.index import MANIFEST, Row
 from understudy.dataset.pickles import LARGEST_PICKLE, read_pickle
 from understudy.dataset.store import Dataset
 from understudy.durable import is_regular
 from understudy.episode import Episode
-from understudy.errors import DataError, DatasetLocked
+from understudy.errors import DataError
 from understudy.spec import Spec
 
 _MINARI = "minari:"
@@ -34,6 +34,8 @@ def import_dataset(
     on_row: Callable[[Row], None] = lambda row: None,
 ) -> Dataset:
     """A new dataset with the episodes of `source`, which is left as it is; whole, or not at all.
+
+    What an import that was killed leaves at `out` is no dataset, and is removed by the next one there.
 
     Args:
         source: a bare folder of `.npz`; a dataset folder; a `.pickle` of the DAPG authors (a list of dicts of arrays,
@@ -49,6 +51,7 @@ def import_dataset(
         DataError: the source is none of these, or damaged; or `out` is not empty.
         SpecMismatch: the episodes have other sizes than the spec, or the source states other names, units or another
             rate.
+        DatasetLocked: another process imports into `out`.
         MissingDependency: minari or h5py is needed and not installed.
         StorageError: the disk is full or failed.
     """
@@ -64,14 +67,14 @@ def import_dataset(
         spec = Spec(known.env_id, known.control_hz, sizes.observations, sizes.actions)
     spec.require(sizes, what=str(source), against="the spec of the world")
     existed = Path(out).exists()
-    with Dataset.create(out, spec) as dataset:
+    folder = Folder.create(Path(out), spec, unfinished=True)
+    with Dataset(folder) as dataset:
         try:
             for episode in chain([first], episodes):
                 on_row(dataset.append(episode))
-        except DatasetLocked:  # somebody else writes to it already: it is theirs now
-            raise
+            folder.finish()
         except BaseException:  # Ctrl-C included: the first half of a source must not pass for the whole
-            remove_dataset(dataset.path, folder_too=not existed)
+            folder.give_up(folder_too=not existed)
             raise
     return dataset
 
@@ -93,14 +96,14 @@ def _read(source: str | os.PathLike[str]) -> tuple[Iterator[Episode], Spec | Non
             )
         return (bare.read(row) for row in bare.rows()), None
     if path.suffix in (".pickle", ".pkl"):
-        return iter(_dapg(read_pickle(read_bytes(path, LARGEST_PICKLE)), path.name)), None
+        return _dapg(read_pickle(read_bytes(path, LARGEST_PICKLE)), path.name), None
     raise DataError(
         f"{text} is nothing that can be imported; accepted: a folder of .npz, a .pickle of the DAPG authors, the "
         "folder of a Minari dataset, or minari:ID"
     )
 
 
-def _dapg(value: Any, name: str) -> list[Episode]:
+def _dapg(value: Any, name: str) -> Iterator[Episode]:
     """The episodes of the DAPG authors' layout: a list of dicts with observations, actions, rewards, initial state.
 
     Raises:
@@ -108,7 +111,7 @@ def _dapg(value: Any, name: str) -> list[Episode]:
     """
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         raise DataError(f"{name} is no list of dicts of arrays")
-    return [_dapg_episode(entry, f"entry {index} of {name}") for index, entry in enumerate(value)]
+    return (_dapg_episode(entry, f"entry {index} of {name}") for index, entry in enumerate(value))
 
 
 def _dapg_episode(entry: dict[str, Any], what: str) -> Episode:
@@ -118,6 +121,8 @@ def _dapg_episode(entry: dict[str, Any], what: str) -> Episode:
         arrays |= {f"init_{name}": value for name, value in _arrays(state.items())}
     if not all(isinstance(value, np.ndarray) for value in arrays.values()):
         raise DataError(f"{what} holds something else than arrays")
+    if (numbers := sum(array.size for array in arrays.values())) > MOST_NUMBERS:
+        raise DataError(f"{what} has {numbers} numbers; at most {MOST_NUMBERS} are read in one episode")
     flags = {name: np.array(entry[name]) for name in ("terminated",) if isinstance(entry.get(name), bool)}
     return from_arrays({**arrays, **flags}, what=what)
 

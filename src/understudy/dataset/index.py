@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from understudy.dataset import strict_json
@@ -23,8 +23,12 @@ from understudy.episode import FAILURE, SUCCESS, UNKNOWN
 from understudy.errors import CorruptEpisode, DataError
 from understudy.spec import Spec
 
+FORMAT, VERSION = "understudy-dataset", 1
+MANIFEST, INDEX = "dataset.json", "episodes.jsonl"
+LARGEST_MANIFEST = 8 * 2**20
 LARGEST_INDEX = 256 * 2**20
 _LARGEST_LINE = 64 * 2**20
+_ROOM, _DIGITS = 1024, 19  # bytes of a line that adds an episode, and more; digits of an id
 _CHECK = re.compile(rb',"~check":"([0-9a-f]{32})"\}')
 _CHECK_SIZE = len(b',"~check":""}') + 32
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -55,7 +59,7 @@ class Row:
     content: str
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Operation:
     """One add, drop or merge that may be undone."""
 
@@ -75,6 +79,8 @@ class Index:
         size: bytes of the index that are whole lines.
         group: the merge that has begun and has not ended, or None.
         pending: ids added by that merge.
+        present: ids that count.
+        last_alone: the last id that was added by itself, not by a merge; -1 where there is none.
     """
 
     check: str
@@ -84,6 +90,8 @@ class Index:
     size: int = 0
     group: int | None = None
     pending: list[int] = field(default_factory=list)
+    present: set[int] = field(default_factory=set)
+    last_alone: int = -1
     _live: tuple[Row, ...] | None = None
 
     @classmethod
@@ -98,21 +106,24 @@ class Index:
         Raises:
             CorruptEpisode: a line before the last is damaged, missing or out of order.
         """
-        index = cls.empty(spec)
-        *lines, tail = data.split(b"\n")
-        for number, line in enumerate(lines):
+        index, start, number = cls.empty(spec), 0, 1
+        while (end := data.find(b"\n", start)) >= 0:
+            line, where = data[start:end], f"line {number} of {INDEX}"
+            if len(line) > index._longest_line():
+                raise CorruptEpisode(
+                    f"{where} has {len(line)} bytes, more than any line there needs; restore the file from a copy"
+                )
             body = index._verified(line)
             if body is None:
-                if number == len(lines) - 1 and not tail:
+                if end + 1 == len(data):
                     return index, True
                 raise CorruptEpisode(
-                    f"line {number + 1} of episodes.jsonl is damaged, missing or out of order; restore the file from "
-                    "a copy (the episode files themselves open as a bare folder: episodes/)"
+                    f"{where} is damaged, missing or out of order; restore the file from a copy (the episode files "
+                    "themselves open as a bare folder: episodes/)"
                 )
-            index._apply(body, f"line {number + 1} of episodes.jsonl")
-            index.check = line[-34:-2].decode()
-            index.size += len(line) + 1
-        return index, bool(tail)
+            index._take(body, line, where)
+            start, number = end + 1, number + 1
+        return index, start < len(data)
 
     @property
     def next_id(self) -> int:
@@ -123,14 +134,7 @@ class Index:
         """The rows that count, in the order in which they were added."""
         if self._live is not None:
             return self._live
-        ids: dict[int, None] = {}
-        for operation in self.stack:
-            if operation.kind == "drop":
-                for dropped in operation.ids:
-                    ids.pop(dropped, None)
-            else:
-                ids.update(dict.fromkeys(operation.ids))
-        self._live = tuple(self.known[number] for number in ids)
+        self._live = tuple(self.known[number] for number in sorted(self.present))
         return self._live
 
     def line(self, body: dict[str, Any]) -> bytes:
@@ -139,16 +143,45 @@ class Index:
         return text[:-1] + b',"~check":"' + _checksum(self.check, text).encode() + b'"}\n'
 
     def accept(self, line: bytes) -> None:
-        """Takes over a line that `line` made and that is now durable."""
+        """Takes over a line that `line` made.
+
+        Raises:
+            CorruptEpisode: no reader would take it there; this state is of no use any more.
+        """
         body = self._verified(line[:-1])
         assert body is not None, "the line was made for another state"
-        self._apply(body, "the new line")
-        self.check = line[-35:-3].decode()
-        self.size += len(line)
+        self._take(body, line[:-1], "the new line")
+
+    def after(self, line: bytes) -> Index:
+        """The state after a line that `line` made, which need not be on the disk; this state stays as it is.
+
+        Raises:
+            DataError: no reader would take the line there.
+        """
+        if self.size + len(line) > LARGEST_INDEX:
+            raise DataError(f"{INDEX} would grow over {LARGEST_INDEX} bytes, and no more are read; begin a new dataset")
+        after = replace(
+            self,
+            known=dict(self.known),
+            stack=list(self.stack),
+            pending=list(self.pending),
+            present=set(self.present),
+        )
+        after.accept(line)
+        return after
+
+    def _longest_line(self) -> int:
+        """Bytes of the longest line that may come next: it drops every episode, or adds one."""
+        return min(_LARGEST_LINE, _ROOM + (_DIGITS + 1) * len(self.known))
+
+    def _take(self, body: dict[str, Any], line: bytes, where: str) -> None:
+        self._apply(body, where)
+        self.check = line[-34:-2].decode()
+        self.size += len(line) + 1
 
     def _verified(self, line: bytes) -> dict[str, Any] | None:
         match = _CHECK.fullmatch(line, max(0, len(line) - _CHECK_SIZE))
-        if not match or len(line) > _LARGEST_LINE:
+        if not match or len(line) > self._longest_line():
             return None
         text = line[:-_CHECK_SIZE] + b"}"
         if _checksum(self.check, text) != match[1].decode():
@@ -164,17 +197,30 @@ class Index:
             return
         self.edits += 1
         if kind == "drop":
-            ids = body.get("ids")
-            if not isinstance(ids, list) or not all(_is_count(number) and number in self.known for number in ids):
-                raise CorruptEpisode(f"{where} drops episodes that were never added")
-            self.stack.append(_Operation("drop", tuple(ids)))
+            self._drop(body.get("ids"), where)
         elif kind == "merged" and self.group is not None and body.get("group") == self.group:
-            self.stack.append(_Operation("merge", tuple(self.pending)))
+            self._count(_Operation("merge", tuple(self.pending)))
             self.group, self.pending = None, []
         elif kind == "undo" and self.stack:
-            self.stack.pop()
+            last = self.stack.pop()
+            if last.kind == "drop":
+                self.present.update(last.ids)
+            else:
+                self.present.difference_update(last.ids)
         else:
             raise CorruptEpisode(f"{where} says {str(kind)[:40]!r}, which means nothing there")
+
+    def _count(self, operation: _Operation) -> None:
+        self.stack.append(operation)
+        self.present.update(operation.ids)
+
+    def _drop(self, ids: Any, where: str) -> None:
+        if not isinstance(ids, list) or not all(_is_count(number) and number in self.known for number in ids):
+            raise CorruptEpisode(f"{where} drops episodes that were never added")
+        if len(set(ids)) != len(ids) or not self.present.issuperset(ids):
+            raise CorruptEpisode(f"{where} drops an episode twice, or one that does not count")
+        self.stack.append(_Operation("drop", tuple(ids)))
+        self.present.difference_update(ids)
 
     def _add(self, body: dict[str, Any], where: str) -> None:
         row = _row(body, where)
@@ -183,8 +229,8 @@ class Index:
         self.known[row.id] = row
         group = body.get("group")
         if group is None:
-            self.group, self.pending = None, []
-            self.stack.append(_Operation("add", (row.id,)))
+            self.group, self.pending, self.last_alone = None, [], row.id
+            self._count(_Operation("add", (row.id,)))
         elif _is_count(group) and (group == self.group or group == row.id):
             # A merge is named after its first episode; one that never ended stays without effect.
             if group != self.group:
@@ -207,16 +253,6 @@ def add_body(row: Row, group: int | None) -> dict[str, Any]:
         "content": row.content,
     }
     return body if group is None else {**body, "group": group}
-
-
-def require_readable(body: dict[str, Any]) -> None:
-    """Refuses, before it is durable, an entry that adds what no reader would take for an episode.
-
-    Raises:
-        CorruptEpisode: so it is.
-    """
-    if body["op"] == "add":
-        _row(body, "the new line")
 
 
 def file_name(number: int) -> str:
@@ -298,8 +334,3 @@ def read_manifest(data: bytes) -> tuple[Spec, int]:
     if not isinstance(edits, int) or not _is_count(edits):
         raise DataError(f"{MANIFEST} has no count of edits")
     return spec, edits
-
-
-FORMAT, VERSION = "understudy-dataset", 1
-MANIFEST, INDEX = "dataset.json", "episodes.jsonl"
-LARGEST_MANIFEST = 8 * 2**20

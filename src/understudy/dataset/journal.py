@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from understudy.dataset.journal_file import JOURNAL, MAGIC, frame, head_record, step_record, step_type
 from understudy.dataset.store import Dataset
-from understudy.durable import in_words, remove_file, storage_errors, write_all
+from understudy.durable import in_words, remove_file, storage_errors, sync_folder, write_all
 from understudy.episode import Episode
 from understudy.errors import StorageError
 from understudy.rollout import Observer, Step
@@ -55,6 +55,7 @@ class Journal(Observer):
         self._folder.recover_journal(finished_too=False)
         with storage_errors("opening the journal"):
             self._descriptor = os.open(self._folder.path / JOURNAL, _NEW_FILE, 0o644)
+            sync_folder(self._folder.path)  # without its name, what is synced later would be lost with the power
         self._sync = _Sync(self._descriptor)
         head = head_record(observation, self._folder.index.next_id, self._seed, self._initial_state)
         self._write(MAGIC + head)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.dataset.archive import LARGEST_EPISODE, pack, unpack
-from understudy.dataset.episode_file import require_finite
+from understudy.dataset.episode_file import most_steps, require_finite
 from understudy.episode import Episode
 from understudy.errors import DataError
 from understudy.rollout import Step
 from understudy.spec import Spec
 
 JOURNAL = "recording.journal"
-LARGEST_JOURNAL = LARGEST_EPISODE
+# What fits into the file of an episode takes less than this in a journal, where each step has a checksum.
+LARGEST_JOURNAL = 2 * LARGEST_EPISODE
 MAGIC = b"UNDERSTUDY JOURNAL 1\n"
 _FRAME = struct.Struct("<LL")
 
@@ -38,11 +40,13 @@ class Recording:
         episode: the steps, marked partial; None where not one step was recorded.
         next_id: the id that the episode would have got; smaller than the dataset's where it was saved after all.
         finished: whether the episode came to its end.
+        left_out: why the last steps are not in `episode`, in words; empty where they are.
     """
 
     episode: Episode | None
     next_id: int
     finished: bool
+    left_out: str = ""
 
 
 def step_type(observation_size: int, action_size: int) -> np.dtype[Any]:
@@ -107,20 +111,25 @@ def read_journal(data: bytes, spec: Spec) -> Recording:
         return Recording(None, 0, False)
     if not data.startswith(MAGIC):
         raise DataError("it is no journal of this version")
-    records = _records(data, len(MAGIC))
-    if not records or not records[0].startswith(b"H"):
+    records = _records(memoryview(data), len(MAGIC))
+    head_record = bytes(next(records, b""))
+    if not head_record.startswith(b"H"):
         raise DataError("its head is damaged")
-    head = unpack(records[0][1:], what="its head")
+    head = unpack(head_record[1:], what="its head")
     first = head.get("observation", np.zeros(0))
-    layout = step_type(len(spec.observations), len(spec.actions))
     if first.shape != (len(spec.observations),):
         raise DataError(f"it is of {first.size} observation channels; the dataset has {len(spec.observations)}")
     numbers = {name: int(head[name]) if name in head and head[name].shape == () else -1 for name in ("next_id", "seed")}
-    content = [record[1:] for record in records if record.startswith(b"S") and len(record) == 1 + layout.itemsize]
-    steps = np.frombuffer(b"".join(content), layout)
-    finished = records[-1] == b"E"
+    initial_state = {name.removeprefix("init_"): head[name] for name in head if name.startswith("init_")}
+    most = most_steps(len(spec.observations), len(spec.actions), initial_state)
+    steps, finished, more = _steps(records, step_type(len(spec.observations), len(spec.actions)), most)
+    left_out = f"one episode holds at most {most} of its steps" if more else ""
+    finite = _finite(steps)
+    if finite < len(steps):
+        left_out = f"its step {finite + 1} holds a number that is not finite"
+    steps = steps[:finite]
     if not len(steps):
-        return Recording(None, numbers["next_id"], finished)
+        return Recording(None, numbers["next_id"], finished, left_out)
     episode = Episode(
         observations=np.concatenate([first[None], steps["next_observation"]]),
         actions=steps["actions"],
@@ -134,19 +143,41 @@ def read_journal(data: bytes, spec: Spec) -> Recording:
         truncated=True,
         partial=True,
         seed=numbers["seed"],
-        initial_state={name.removeprefix("init_"): head[name] for name in head if name.startswith("init_")},
+        initial_state=initial_state,
     )
     require_finite(episode, what="its recording")
-    return Recording(episode, numbers["next_id"], finished)
+    return Recording(episode, numbers["next_id"], finished, left_out)
 
 
-def _records(data: bytes, offset: int) -> list[bytes]:
-    records = []
+def _steps(records: Iterator[memoryview], layout: np.dtype[Any], most: int) -> tuple[NDArray[Any], bool, bool]:
+    """At most `most` steps, whether the episode came to its end with them, and whether there are more of them."""
+    content, finished = bytearray(), False
+    for record in records:
+        kind = bytes(record[:1])
+        finished = kind == b"E" and len(record) == 1
+        if kind == b"S" and len(record) == 1 + layout.itemsize:
+            if len(content) == most * layout.itemsize:
+                return np.frombuffer(content, layout), False, True
+            content += record[1:]
+    return np.frombuffer(content, layout), finished, False
+
+
+def _finite(steps: NDArray[Any]) -> int:
+    """How many steps come before the first one with a number that is not finite; times may all be unknown."""
+    whole = np.ones(len(steps), bool)
+    timed = not np.isnan(steps["time_s"]).all()
+    for name in ("reward", "actions", "asked_actions", "labels", "next_observation", *(["time_s"] if timed else [])):
+        column = np.isfinite(steps[name])
+        finite = column.all(axis=tuple(range(1, column.ndim)))
+        whole &= finite | ~steps["labelled"] if name == "labels" else finite
+    return len(steps) if whole.all() else int(np.argmin(whole))
+
+
+def _records(data: memoryview, offset: int) -> Iterator[memoryview]:
     while offset + _FRAME.size < len(data):
         size, crc = _FRAME.unpack_from(data, offset)
         content = data[offset + _FRAME.size : offset + _FRAME.size + size]
         if not size or len(content) != size or zlib.crc32(content) != crc:
-            break
-        records.append(content)
+            return
+        yield content
         offset += _FRAME.size + size
-    return records

@@ -15,19 +15,26 @@ _SHIFTS = range(-9, 13)
 _CLEAR = 0.1
 _PAIRS = 12
 _LEARN_FROM = 64
-_SHORTEST = 40
+_SHORTEST, _LONGEST = 40, 20_000  # steps
+_MOST_PAIRS = 8192
+_MOST_NUMBERS = 2**21  # of one episode's observations, or actions
+_FEW = 64
 
 
 class LagTracker:
     """Correlates changes of observations with actions at every lag in LAGS.
 
-    Which action moves which channel is learnt from the first 64 episodes; after that only those pairs are followed,
-    so that memory does not grow with the number of channels.
+    Which action moves which channel is learnt from the first 64 episodes; after that only those pairs are followed.
+    Where channels make more than 8192 pairs (pictures do), only those that move most are correlated, so that memory
+    does not grow with them.
     """
 
     def __init__(self) -> None:
         self._learning: list[NDArray[np.float32]] = []
+        self._sum = np.zeros(0, np.float32)  # (lags, pairs) of all that is in _learning
         self._curves: list[Floats] = []
+        self._seen = np.zeros(0, np.int64)  # the observation channels that are correlated
+        self._asked = np.zeros(0, np.int64)
         self._size = 0
         self._pairs: NDArray[np.int64] | None = None
         self._weight = np.zeros(0)
@@ -35,11 +42,15 @@ class LagTracker:
 
     def add(self, episode: Episode) -> None:
         """Looks at one more episode."""
+        if self._pairs is None and not self._sum.any():  # an episode that is too short chooses nothing
+            self._size = episode.observations.shape[1]
+            self._seen, self._asked = _liveliest(episode)
+        correlations = _correlations(episode.observations[:, self._seen], episode.actions[:, self._asked])
         if self._pairs is not None:
-            self._curves.append(self._curve(_correlations(episode)))
+            self._curves.append(self._curve(correlations))
             return
-        self._size = episode.observations.shape[1]
-        self._learning.append(_correlations(episode))
+        self._sum = self._sum + correlations if self._learning else correlations
+        self._learning.append(correlations)
         if len(self._learning) == _LEARN_FROM:
             self._learn()
 
@@ -51,9 +62,10 @@ class LagTracker:
 
     def _learn(self) -> None:
         # (lags, pairs): pairs that are correlated in the same way, at some lag, in most episodes
-        mean = np.mean(self._learning, axis=0)
+        mean = self._sum / np.float32(len(self._learning))
         strength = np.abs(mean).max(axis=0)
-        self.driven = strength.reshape(self._size, -1).max(axis=1).astype(np.float64)
+        self.driven = np.zeros(self._size)
+        self.driven[self._seen] = strength.reshape(len(self._seen), -1).max(axis=1)
         self._pairs = np.argsort(-strength)[:_PAIRS]
         best = mean[np.abs(mean[:, self._pairs]).argmax(axis=0), self._pairs]
         # The weights of a matched filter: a pair counts as much as it says.
@@ -102,19 +114,37 @@ def _fit(curve: Floats, usual: Floats, shift: int) -> float:
     return float(one @ two / (np.linalg.norm(one) * np.linalg.norm(usual) + 1e-9))
 
 
-def _correlations(episode: Episode) -> NDArray[np.float32]:
+def _liveliest(episode: Episode) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The observation and the action channels that are correlated: all, or those that change in most steps.
+
+    Neither kind leaves the other fewer than 64 channels.
+    """
+    size, asked = episode.observations.shape[1], episode.actions.shape[1]
+    actions = min(asked, max(_FEW, _MOST_PAIRS // size))
+    observations = min(size, _MOST_PAIRS // actions)
+    return _changing_most(episode.observations, observations), _changing_most(episode.actions, actions)
+
+
+def _changing_most(columns: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    if count == columns.shape[1]:
+        return np.arange(count)
+    changes = (columns[1:] != columns[:-1]).sum(axis=0)
+    return np.sort(np.argsort(-changes, kind="stable")[:count])
+
+
+def _correlations(observations: NDArray[np.float32], actions: NDArray[np.float32]) -> NDArray[np.float32]:
     """(lags, D * A) correlation of what is new in the changes of observations and of actions.
 
     Both are whitened first (Box, Jenkins: Time Series Analysis, on identifying transfer functions): smooth motion is
     correlated with itself over many steps and would be with the actions, too, at any lag.
     """
-    result = np.zeros((len(LAGS), episode.observations.shape[1] * episode.actions.shape[1]), np.float32)
-    steps = len(episode)
+    result = np.zeros((len(LAGS), observations.shape[1] * actions.shape[1]), np.float32)
+    steps = min(len(actions), _LONGEST, _MOST_NUMBERS // max(observations.shape[1], actions.shape[1]))
     if steps < _SHORTEST:
         return result
-    actions = episode.actions.astype(np.float64)
-    seen = _innovations(np.diff(episode.observations.astype(np.float64), axis=0))  # (T, D)
-    asked = _innovations(np.diff(actions, axis=0, prepend=actions[:1]))  # (T, A)
+    wanted = actions[:steps].astype(np.float64)
+    seen = _innovations(np.diff(observations[: steps + 1].astype(np.float64), axis=0))  # (T, D)
+    asked = _innovations(np.diff(wanted, axis=0, prepend=wanted[:1]))  # (T, A)
     for place, lag in enumerate(LAGS.tolist()):
         first, last = max(0, -lag), min(steps, steps - lag)
         result[place] = (seen[first + lag : last + lag].T @ asked[first:last]).reshape(-1) / steps

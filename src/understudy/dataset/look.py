@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,13 @@ from understudy.episode import Episode
 from understudy.spec import Spec
 
 Floats = NDArray[np.float64]
+Column = NDArray[np.float32]
+WIDEST = 512  # channels, of each kind, in which episodes are compared with each other
 PATH_POINTS = 25
 _SAMPLE_EVERY, _MOST_SAMPLES = 10, 40
-_PREFIX = 16
 _IDLE = 0.1
+_MOST_STEPS = 2**18
+_BLOCK = 2**19  # numbers that are worked on at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,8 @@ class Look:
         row: its row.
         name: what a message calls it.
         low, high, deviation: (D + A,) of each channel.
-        largest: (D + A,) largest absolute value.
         distinct: (D + A,) number of different values.
+        usual_change: (D + A,) median change in one step.
         jump, jump_at, fourth: (D,) largest change in one step, its step, and the fourth largest change.
         frozen, frozen_at: (D,) longest stretch, in steps, without any change while the actions moved; its start.
         all_frozen, all_frozen_at: the same for all channels at once.
@@ -42,10 +45,11 @@ class Look:
         rewarded: whether a reward is not zero.
         expert_steps, labels, mislabelled: steps that the expert drove; with a label; with a label other than what
             the expert, driving, asked for.
-        prefixes: checksums of the first 16, 32, ... steps.
-        start: (D,) first observation.
-        path: (25, D) observations at equal shares of the episode.
-        samples: (N, D + A) every tenth observation, and the target there.
+        prefixes: (T,) checksum of the observations and actions of the first 1, 2, ... steps.
+        path: (25, D) observations at equal shares of the episode; of at most WIDEST channels.
+        samples: (N, D + A) every tenth observation, and the target there; of at most WIDEST channels of each.
+
+    Of an episode of more than 2^18 steps, only the first are looked at for changes and deviations.
     """
 
     row: Row
@@ -53,13 +57,13 @@ class Look:
     low: Floats
     high: Floats
     deviation: Floats
-    largest: Floats
-    distinct: NDArray[np.int64]
+    distinct: NDArray[np.int32]
+    usual_change: Floats
     jump: Floats
-    jump_at: NDArray[np.int64]
+    jump_at: NDArray[np.int32]
     fourth: Floats
-    frozen: NDArray[np.int64]
-    frozen_at: NDArray[np.int64]
+    frozen: NDArray[np.int32]
+    frozen_at: NDArray[np.int32]
     all_frozen: int
     all_frozen_at: int
     dt: Floats
@@ -72,94 +76,178 @@ class Look:
     expert_steps: int
     labels: int
     mislabelled: int
-    prefixes: tuple[bytes, ...]
-    start: Floats
-    path: Floats
-    samples: Floats
+    prefixes: NDArray[np.uint64]
+    path: Column
+    samples: Column
+
+    @property
+    def largest(self) -> Floats:
+        """(D + A,) largest absolute value."""
+        return np.maximum(-self.low, self.high)
 
 
 def look_at(row: Row, episode: Episode, spec: Spec) -> Look:
     """The summary of one episode."""
-    observations = episode.observations.astype(np.float64)  # (T + 1, D)
-    actions = episode.actions.astype(np.float64)  # (T, A)
-    changes = np.abs(np.diff(observations, axis=0))  # (T, D)
+    observations, actions = episode.observations[: _MOST_STEPS + 1], episode.actions[:_MOST_STEPS]
     moving = _moving(actions)
-    still = (changes == 0) & moving[:, None]
-    runs = [longest_run(column) for column in still.T]
-    all_frozen, all_frozen_at = longest_run(still.all(axis=1))
-    ordered = np.sort(changes, axis=0)
-    idle = _idle(changes, actions)
-    columns = [*observations.T, *actions.T]
+    frozen, all_still = _frozen(observations, moving)
+    all_frozen, all_frozen_at = longest_run(all_still)
+    seen, asked = _measured(observations, len(actions)), _measured(actions, len(actions))
+    deviation, distinct, usual_change, _, _, _, _ = np.concatenate([seen, asked], axis=1)
+    _, _, _, _, jump, jump_at, fourth = seen
+    idle = _idle(observations, actions, seen, asked)
+    idle_end = _waiting(_leading(idle[::-1]), episode.succeeded) if len(idle) == len(episode) else 0
     outside, saturated = _at_limits(episode.actions, spec)
-    off = np.abs(episode.labels - episode.asked_actions)
-    mislabelled = (off > 1e-3 + 0.05 * np.ptp(actions, axis=0)).any(axis=1)
     return Look(
         row=row,
         name=f"episode {row.id} ({row.file})",
-        low=np.array([column.min() for column in columns]),
-        high=np.array([column.max() for column in columns]),
-        deviation=np.array([column.std() for column in columns]),
-        largest=np.array([np.abs(column).max() for column in columns]),
-        distinct=np.array([len(np.unique(column)) for column in columns]),
-        jump=changes.max(axis=0),
-        jump_at=changes.argmax(axis=0),
-        fourth=ordered[max(0, len(ordered) - 4)],
-        frozen=np.array([length for length, _ in runs]),
-        frozen_at=np.array([start for _, start in runs]),
+        low=np.concatenate([episode.observations.min(axis=0), episode.actions.min(axis=0)]).astype(np.float64),
+        high=np.concatenate([episode.observations.max(axis=0), episode.actions.max(axis=0)]).astype(np.float64),
+        deviation=deviation,
+        distinct=distinct.astype(np.int32),
+        usual_change=usual_change,
+        jump=jump,
+        jump_at=jump_at.astype(np.int32),
+        fourth=fourth,
+        frozen=frozen[0],
+        frozen_at=frozen[1],
         all_frozen=all_frozen,
         all_frozen_at=all_frozen_at,
         dt=np.zeros(0) if np.isnan(episode.time_s).all() else np.diff(episode.time_s),
         outside=outside,
         saturated=saturated,
         idle_start=_leading(idle),
-        idle_end=_waiting(_leading(idle[::-1]), episode.succeeded),
-        repeated_end=len(changes) > 2 and not changes[-1].any() and bool(changes[-2].any()),
+        idle_end=idle_end,
+        repeated_end=_repeated_end(episode.observations),
         rewarded=bool(episode.rewards.any()),
         expert_steps=int((episode.driver == Driver.EXPERT).sum()),
         labels=int(episode.labelled.sum()),
-        mislabelled=int((mislabelled & episode.labelled & (episode.driver == Driver.EXPERT)).sum()),
+        mislabelled=_mislabelled(episode),
         prefixes=_prefixes(episode),
-        start=observations[0],
-        path=observations[np.linspace(0, len(observations) - 1, PATH_POINTS).round().astype(int)],
+        path=_few(observations[np.linspace(0, len(observations) - 1, PATH_POINTS).round().astype(int)]),
         samples=_samples(episode),
     )
 
 
 def longest_run(flags: NDArray[Any]) -> tuple[int, int]:
     """Length and start of the longest stretch of true values."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
-    starts, ends = edges[::2], edges[1::2]
-    if not len(starts):
-        return 0, 0
-    longest = int(np.argmax(ends - starts))
-    return int(ends[longest] - starts[longest]), int(starts[longest])
+    lengths, starts = _longest_runs(flags[None])
+    return int(lengths[0]), int(starts[0])
 
 
-def _moving(actions: Floats) -> NDArray[np.bool_]:
+def _longest_runs(flags: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Length and start of the longest stretch of true values in each row."""
+    places = np.arange(1, flags.shape[1] + 1, dtype=np.int32)
+    runs = places - np.maximum.accumulate(np.where(flags, np.int32(0), places), axis=1)
+    lengths = runs.max(axis=1)
+    starts = np.where(lengths > 0, runs.argmax(axis=1) + 1 - lengths, 0)
+    return lengths, starts.astype(np.int32)
+
+
+def _blocks(columns: Column) -> Iterator[Floats]:
+    """A few channels at a time, (channels, T), so that the memory needed does not grow with the episode."""
+    few = max(1, _BLOCK // len(columns))
+    for first in range(0, columns.shape[1], few):
+        yield np.ascontiguousarray(columns[:, first : first + few].T, np.float64)
+
+
+def _changes(block: Floats, steps: int) -> Floats:
+    """(channels, steps) absolute changes; 0 before the first action."""
+    if block.shape[1] > steps:
+        return np.abs(np.diff(block, axis=1))
+    return np.abs(np.diff(block, axis=1, prepend=block[:, :1]))
+
+
+def _measured(columns: Column, steps: int) -> Floats:
+    """Seven numbers of each channel, (7, channels).
+
+    They are the deviation, the number of values, the median and the 90th percentile of its changes, the largest change,
+    the step of that one, and the fourth largest.
+    """
+    return np.concatenate([_measured_block(block, steps) for block in _blocks(columns)], axis=1)
+
+
+def _measured_block(block: Floats, steps: int) -> Floats:
+    changes = _changes(block, steps)
+    usual, fast = np.percentile(changes, [50, 90], axis=1)
+    fourth = max(0, steps - 4)
+    ordered = np.sort(block, axis=1)
+    return np.stack(
+        [
+            block.std(axis=1),
+            1.0 + (ordered[:, 1:] != ordered[:, :-1]).sum(axis=1),
+            usual,
+            fast,
+            changes.max(axis=1),
+            changes.argmax(axis=1),
+            np.partition(changes, fourth, axis=1)[:, fourth],
+        ]
+    )
+
+
+def _frozen(
+    observations: Column, moving: NDArray[np.bool_]
+) -> tuple[tuple[NDArray[np.int32], NDArray[np.int32]], NDArray[np.bool_]]:
+    """Each channel's longest stretch without a change while the actions move; and (T,) where all stand still so."""
+    runs, all_still = [], moving
+    for block in _blocks(observations):
+        still = (np.diff(block, axis=1) == 0) & moving
+        all_still = all_still & still.all(axis=0)
+        runs.append(_longest_runs(still))
+    lengths, starts = zip(*runs, strict=True)
+    return (np.concatenate(lengths), np.concatenate(starts)), all_still
+
+
+def _moving(actions: Column) -> NDArray[np.bool_]:
     """Steps (T,) around which the actions change by more than a hundredth of their usual deviation."""
-    scale = actions.std(axis=0)
-    live = scale > 0
-    if not live.any() or len(actions) < 2:
-        return np.zeros(len(actions), bool)
-    change = (np.abs(np.diff(actions[:, live], axis=0)) > 0.01 * scale[live]).any(axis=1)
-    return np.asarray(np.concatenate([change[:1], change]) | np.concatenate([change, change[-1:]]))
+    change = np.zeros(max(0, len(actions) - 1), bool)
+    for block in _blocks(actions):
+        change |= (np.abs(np.diff(block, axis=1)) > 0.01 * block.std(axis=1, keepdims=True)).any(axis=0)
+    return (
+        np.asarray(np.append(change[:1], change) | np.append(change, change[-1:])) if len(change) else np.zeros(1, bool)
+    )
 
 
-def _idle(changes: Floats, actions: Floats) -> NDArray[np.bool_]:
+def _idle(observations: Column, actions: Column, seen: Floats, asked: Floats) -> NDArray[np.bool_]:
     """Steps (T,) in which nothing moves: neither what is seen nor what is asked for.
 
     Motion is the root mean square of all changes, each in units of its channel's fast steps (90th percentile),
     averaged over five steps so that the noise of a sensor does not end a rest.
+
+    Args:
+        observations: what was seen.
+        actions: what was asked for.
+        seen: what `_measured` says of the observations.
+        asked: what it says of the actions.
     """
-    steps = np.concatenate([changes, np.abs(np.diff(actions, axis=0, prepend=actions[:1]))], axis=1)
-    scale = np.maximum(np.percentile(steps, 90, axis=0), 0.05 * steps.max(axis=0))  # a switch moves once
-    live = scale > 0
-    if not live.any():
-        return np.zeros(len(changes), bool)
-    motion = ((steps[:, live] / scale[live]) ** 2).mean(axis=1)
-    padded = np.pad(motion, 2, mode="edge")
+    squares, live = np.zeros(len(actions)), 0
+    for columns, measured in ((observations, seen), (actions, asked)):
+        scales = np.maximum(measured[3], 0.05 * measured[4])  # a switch moves once
+        first = 0
+        for block in _blocks(columns):
+            scale = scales[first : first + len(block)]
+            first += len(block)
+            moves = scale > 0
+            squares += ((_changes(block[moves], len(actions)) / scale[moves, None]) ** 2).sum(axis=0)
+        live += int((scales > 0).sum())
+    if not live:
+        return np.zeros(len(actions), bool)
+    padded = np.pad(squares / live, 2, mode="edge")
     smooth = np.convolve(padded, np.full(5, 0.2), mode="valid")
     return np.asarray(smooth < _IDLE**2)
+
+
+def _repeated_end(observations: Column) -> bool:
+    if len(observations) < 4:
+        return False
+    return bool((observations[-1] == observations[-2]).all() and (observations[-2] != observations[-3]).any())
+
+
+def _mislabelled(episode: Episode) -> int:
+    """Labelled steps in which the expert drove and did something else."""
+    usual = np.ptp(episode.actions, axis=0).astype(np.float64)
+    off = np.abs(episode.labels - episode.asked_actions) > 1e-3 + 0.05 * usual
+    return int((off.any(axis=1) & episode.labelled & (episode.driver == Driver.EXPERT)).sum())
 
 
 def _leading(flags: NDArray[np.bool_]) -> int:
@@ -172,9 +260,11 @@ def _waiting(idle: int, succeeded: NDArray[np.bool_]) -> int:
     return min(idle, max(0, first - (len(succeeded) - idle)))
 
 
-def _at_limits(actions: NDArray[np.float32], spec: Spec) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    low, high = spec.action_low, spec.action_high
-    tolerance = 1e-5 + 1e-3 * np.where(np.isfinite(high - low), high - low, 0.0)
+def _at_limits(actions: Column, spec: Spec) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    with np.errstate(over="ignore"):  # limits too far apart for float32, or beyond it, are none
+        low, high = spec.action_low, spec.action_high
+        width = high - low
+    tolerance = 1e-5 + 1e-3 * np.where(np.isfinite(width), width, 0.0)
     outside = np.asarray((actions < low - tolerance) | (actions > high + tolerance))
     # Without limits, a value that comes back exactly as the highest (lowest) of all was clipped by somebody.
     at_high = np.where(np.isfinite(high), actions >= high - tolerance, actions == actions.max(axis=0))
@@ -182,17 +272,26 @@ def _at_limits(actions: NDArray[np.float32], spec: Spec) -> tuple[NDArray[np.int
     return np.asarray(outside.sum(axis=0)), np.asarray((at_high | at_low).sum(axis=0))
 
 
-def _prefixes(episode: Episode) -> tuple[bytes, ...]:
-    digest = hashlib.sha256()
-    found = []
-    for end in range(_PREFIX, len(episode) + 1, _PREFIX):
-        digest.update(np.ascontiguousarray(episode.observations[end - _PREFIX : end]).tobytes())
-        digest.update(np.ascontiguousarray(episode.actions[end - _PREFIX : end]).tobytes())
-        found.append(digest.digest()[:8])
-    return tuple(found)
+def _prefixes(episode: Episode) -> NDArray[np.uint64]:
+    """Multilinear hashes: each step's words weighed with random numbers, and the steps added up likewise."""
+    observations = episode.observations[:-1]
+    weights = np.random.PCG64(0)
+    steps = np.zeros(len(episode), np.uint64)
+    for columns in (observations, episode.actions):
+        few = max(1, _BLOCK // len(columns))
+        for first in range(0, columns.shape[1], few):
+            words = np.ascontiguousarray(columns[:, first : first + few]).view(np.uint32).astype(np.uint64)
+            steps += words @ weights.random_raw(words.shape[1])
+    return np.cumsum(steps * np.random.PCG64(1).random_raw(len(steps)), dtype=np.uint64)
 
 
-def _samples(episode: Episode) -> Floats:
+def _few(columns: Column) -> Column:
+    """All channels, or WIDEST of them at equal distances."""
+    size = columns.shape[1]
+    return columns if size <= WIDEST else columns[:, np.linspace(0, size - 1, WIDEST).round().astype(int)]
+
+
+def _samples(episode: Episode) -> Column:
     targets, usable = episode.targets()
     chosen = np.flatnonzero(usable[::_SAMPLE_EVERY])[:_MOST_SAMPLES] * _SAMPLE_EVERY
-    return np.concatenate([episode.observations[chosen], targets[chosen]], axis=1).astype(np.float64)
+    return np.concatenate([_few(episode.observations[chosen]), _few(targets[chosen])], axis=1)

@@ -19,7 +19,7 @@ from understudy.episode import FAILURE, SUCCESS, UNKNOWN, Episode
 from understudy.errors import CorruptEpisode, DataError, MissingDependency
 
 _METADATA, _DATA = "metadata.json", Path("data") / "main_data.hdf5"
-_EPISODE = re.compile(r"episode_([0-9]{1,9})")
+_EPISODE = re.compile(r"episode_(0|[1-9][0-9]{0,8})")
 _LARGEST_METADATA = 4 * 2**20
 _OPTIONS = ("options/initial_state_dict/", "options/initial_state/")
 
@@ -70,7 +70,7 @@ def read_episodes(path: Path) -> Iterator[Episode]:
 
     Raises:
         MissingDependency: h5py is not installed.
-        DataError: the folder is not as Minari writes it.
+        DataError: the folder is not as Minari writes it, or lacks episodes.
     """
     h5py = _import("h5py")
     metadata = _metadata(path)
@@ -83,14 +83,28 @@ def read_episodes(path: Path) -> Iterator[Episode]:
         raise CorruptEpisode(f"{path / _DATA} is no HDF5 file: {error}") from None
     with file:
         numbers = sorted(int(match[1]) for name in file if (match := _EPISODE.fullmatch(name)))
+        _require_whole(numbers, metadata.get("total_episodes"), path)
         for number in numbers:
             what = f"episode_{number} of {path.name}"
             try:
                 yield _episode(h5py, _child(h5py, file, f"episode_{number}", what), spaces, what)
-            except (OSError, KeyError, ValueError, TypeError) as error:
+            except (OSError, KeyError, IndexError, ValueError, TypeError) as error:
                 if isinstance(error, DataError):
                     raise
                 raise CorruptEpisode(f"{what} cannot be read: {error}") from None
+
+
+def _require_whole(numbers: list[int], stated: Any, path: Path) -> None:
+    """Refuses a file that lacks episodes between those that are there, or has not as many as the metadata state."""
+    total = stated if isinstance(stated, int) and not isinstance(stated, bool) else len(numbers)
+    if len(numbers) == total and numbers[-1:] in ([], [total - 1]):
+        return
+    missing = next((at for at, number in enumerate(numbers) if number != at), len(numbers))
+    lacks = f"; the first that is missing is episode_{missing}" if missing < max(total, *numbers, 0) else ""
+    raise CorruptEpisode(
+        f"{path / _DATA} holds {len(numbers)} episodes, and its {_METADATA} states {total}{lacks}; nothing was read: "
+        "get a whole copy"
+    )
 
 
 def _episode(h5py: Any, group: Any, spaces: dict[str, Any], what: str) -> Episode:

@@ -76,12 +76,13 @@ def read_pickle(data: bytes) -> Any:
         data: a pickle of protocol 2 to 5.
 
     Raises:
-        DataError: it names something else than numeric numpy arrays, or is damaged.
+        DataError: it names something else than numeric numpy arrays, or is damaged, or its arrays are too large
+            together, one that appears several times counted as often.
     """
     if len(data) > LARGEST_PICKLE:
         raise DataError(f"the pickle has {len(data)} bytes; at most {LARGEST_PICKLE} are read")
     try:
-        return _plain(_Machine().run(data), set())
+        return _Finisher().plain(_Machine().run(data))
     except DataError:
         raise
     except (
@@ -216,22 +217,38 @@ def _array(content: bytes, kind: _Type, shape: Any, fortran: bool) -> NDArray[An
     return np.frombuffer(content, dtype).reshape(sizes, order="F" if fortran else "C")
 
 
-def _plain(value: Any, seen: set[int]) -> Any:
-    """The value with its arrays finished; a container that appears twice (in itself, say) is refused."""
-    if isinstance(value, _Array):
+class _Finisher:
+    """Makes plain values of what the machine built, with at most as many bytes of arrays as a pickle has."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+        self._bytes = 0
+
+    def plain(self, value: Any) -> Any:
+        """The value with its arrays finished; a container that appears twice (in itself, say) is refused."""
+        if isinstance(value, _Array):
+            return self._array(value)
+        if isinstance(value, (list, dict)):
+            if id(value) in self._seen or len(self._seen) > _MOST_OPERATIONS:
+                raise ValueError("a container appears twice")
+            self._seen.add(id(value))
+            if isinstance(value, list):
+                return [self.plain(item) for item in value]
+            return {key: self.plain(item) for key, item in value.items()}
+        if isinstance(value, (str, bytes, bytearray, int, float, bool)) or value is None:
+            return value
+        raise ValueError(f"it holds a {type(value).__name__}")
+
+    def _array(self, value: _Array) -> NDArray[Any]:
         if value.array is None:
             raise ValueError("an array has no content")
+        self._bytes += value.array.nbytes
+        if self._bytes > LARGEST_PICKLE:
+            raise DataError(
+                f"the arrays of the pickle, each counted wherever it appears, have more than {LARGEST_PICKLE} bytes; "
+                "no more are read"
+            )
         return value.array
-    if isinstance(value, (list, dict)):
-        if id(value) in seen or len(seen) > _MOST_OPERATIONS:
-            raise ValueError("a container appears twice")
-        seen.add(id(value))
-        if isinstance(value, list):
-            return [_plain(item, seen) for item in value]
-        return {key: _plain(item, seen) for key, item in value.items()}
-    if isinstance(value, (str, bytes, bytearray, int, float, bool)) or value is None:
-        return value
-    raise ValueError(f"it holds a {type(value).__name__}")
 
 
 def _expect(value: Any, kind: type) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,15 +11,18 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from understudy.dataset.bare import BareFolder
-from understudy.dataset.folder import DatasetWarning, Folder
+from understudy.dataset.folder import UNFINISHED, DatasetWarning, Folder
 from understudy.dataset.index import MANIFEST, Row, fingerprint
 from understudy.dataset.joined import Joined
 from understudy.durable import is_regular
 from understudy.episode import FAILURE, Episode
 from understudy.errors import ConfigError, DataError
 from understudy.spec import Spec, spec_of
+
+_POSITION = "the position of an episode"
 
 
 class Dataset:
@@ -52,6 +56,7 @@ class Dataset:
 
         Raises:
             DataError: the folder holds something already.
+            DatasetLocked: another process makes a dataset of it just now.
             StorageError: the disk is full or failed.
         """
         spec = env_or_spec if isinstance(env_or_spec, Spec) else spec_of(env_or_spec)
@@ -65,7 +70,8 @@ class Dataset:
         become the initial state. It can only be read.
 
         Raises:
-            DataError: neither of them, or a bare folder with files that cannot be used.
+            DataError: neither of them, an import that was not finished, or a bare folder with files that cannot be
+                used.
             CorruptEpisode: the manifest or the index is damaged.
         """
         folder = Path(path)
@@ -73,6 +79,8 @@ class Dataset:
             raise DataError(f"{folder} is no folder; a dataset is a folder with a {MANIFEST} or with .npz files")
         if is_regular(folder / MANIFEST):
             return cls(Folder(folder))
+        if is_regular(folder / UNFINISHED):
+            raise DataError(f"the import into {folder} is not finished, or was interrupted; then import once more")
         if (folder / "episodes.jsonl").exists():
             raise DataError(
                 f"{folder} has lost its {MANIFEST}; restore it, or open {folder / 'episodes'} as a bare folder"
@@ -126,11 +134,12 @@ class Dataset:
         """The episode at a position (not: with an id), verified.
 
         Raises:
+            ConfigError: the position is no whole number.
             CorruptEpisode: its file is missing, or not what was saved.
             DataError: it holds no episode of this dataset's sizes, or numbers that are not finite.
             IndexError: there are fewer episodes.
         """
-        return self._store.read(self.rows[index])
+        return self._store.read(self.rows[_whole(index, _POSITION)])
 
     def __iter__(self) -> Iterator[Episode]:
         for row in self.rows:
@@ -169,22 +178,23 @@ class Dataset:
         """Leaves episodes out from now on; their files stay, and `undo` brings them back.
 
         Args:
-            ids: `Row.id` of the episodes.
+            ids: `Row.id` of the episodes, one or several whole numbers.
 
         Raises:
+            ConfigError: something else than whole numbers was given.
             DataError: an id is not there.
             DatasetLocked: another process writes to the dataset.
             StorageError: the disk is full or failed; nothing was dropped.
         """
-        wanted = sorted({ids} if isinstance(ids, int) else {int(number) for number in ids})
+        wanted = sorted({_whole(number, "the id of an episode") for number in _several(ids)})
         writer = self.writer()
-        writer.begin()
-        present = {row.id for row in writer.rows()}
-        for number in wanted:
-            if number not in present:
-                raise DataError(f"there is no episode {number} in {self.path}; it has {_listed(sorted(present))}")
-        if wanted:
-            writer.edit({"op": "drop", "ids": wanted})
+        with writer.writing():
+            present = {row.id for row in writer.rows()}
+            for number in wanted:
+                if number not in present:
+                    raise DataError(f"there is no episode {number} in {self.path}; it has {_listed(sorted(present))}")
+            if wanted:
+                writer.edit({"op": "drop", "ids": wanted})
 
     def undo(self) -> str:
         """Takes back the last append, drop or merge that counts, and says which it was.
@@ -197,13 +207,13 @@ class Dataset:
         """
         writer = self.writer()
         before = len(writer.recovered)
-        writer.begin()
-        if len(writer.recovered) > before:
-            raise DataError(f"{writer.recovered[-1]}; nothing was taken back, so look at it and undo again")
-        if not writer.index.stack:
-            raise DataError(f"there is nothing to undo in {self.path}")
-        last = writer.index.stack[-1]
-        writer.edit({"op": "undo"})
+        with writer.writing():
+            if len(writer.recovered) > before:
+                raise DataError(f"{writer.recovered[-1]}; nothing was taken back, so look at it and undo again")
+            if not writer.index.stack:
+                raise DataError(f"there is nothing to undo in {self.path}")
+            last = writer.index.stack[-1]
+            writer.edit({"op": "undo"})
         return f"took back the {last.kind} of {_listed(list(last.ids))}"
 
     def merge(self, other: Dataset) -> tuple[Row, ...]:
@@ -215,13 +225,8 @@ class Dataset:
             StorageError: the disk is full or failed; none of the episodes counts.
         """
         self.require_same_task(other.spec, what=str(other.path))
-        writer = self.writer()
-        writer.begin()
-        first = writer.index.next_id
-        rows = tuple(writer.append(other.read(row), merge=first) for row in other.rows)
-        if rows:
-            writer.edit({"op": "merged", "group": first})
-        return rows
+        rows = other.rows
+        return self.writer().append_together(other.read(row) for row in rows)
 
     def require_same_task(self, spec: Spec, *, what: str) -> None:
         """Refuses what is not of this dataset's task: other channels, units or rate, or the id of another world.
@@ -249,14 +254,25 @@ class Dataset:
         order = np.random.default_rng(seed).permutation(count)
         return self.select(sorted(order[aside:])), self.select(sorted(order[:aside]))
 
-    def select(self, indices: Sequence[int] | Iterable[int]) -> Dataset:
+    def select(self, indices: Sequence[int] | Iterable[int] | NDArray[np.bool_]) -> Dataset:
         """A view of the episodes at these positions, in this order.
 
+        Args:
+            indices: whole numbers, or an array of bool (N,) that is true for the episodes wanted.
+
         Raises:
+            ConfigError: something else was given, or bool for another number of episodes.
             IndexError: there are fewer episodes.
         """
         rows = self.rows
-        return self._view(tuple(rows[int(index)] for index in indices), partial=True)
+        if isinstance(indices, np.ndarray) and indices.dtype == np.bool_:
+            if indices.shape != (len(rows),):
+                raise ConfigError(
+                    f"the array of bool has the shape {indices.shape}; {len(rows)} episodes need one each"
+                )
+            indices = np.flatnonzero(indices)
+        chosen = [_whole(index, _POSITION) for index in _several(indices)]
+        return self._view(tuple(rows[index] for index in chosen), partial=True)
 
     def without_failures(self) -> Dataset:
         """A view without the episodes that are known to have failed; those that nobody judged stay."""
@@ -321,6 +337,28 @@ def warn_unnamed(bare: BareFolder) -> None:
         DatasetWarning,
         stacklevel=3,
     )
+
+
+def _several(given: Any) -> Iterable[Any]:
+    """What was given, or the one thing that was given, one after the other; a text is one thing."""
+    several = isinstance(given, Iterable) and not isinstance(given, str | bytes | bytearray | dict)
+    without_axes = isinstance(given, np.ndarray) and not given.ndim
+    return given if several and not without_axes else (given,)
+
+
+def _whole(value: Any, what: str) -> int:
+    """The whole number that a value is.
+
+    Raises:
+        ConfigError: it is a fraction, a text, true or false, or no number at all.
+    """
+    try:
+        if not isinstance(value, bool | np.bool_):
+            return operator.index(value)
+    except TypeError:
+        pass
+    said = " ".join(repr(value).split())[:80]
+    raise ConfigError(f"{what} is {said}; accepted: a whole number, and where several are taken, a list of them")
 
 
 def _listed(ids: list[int]) -> str:

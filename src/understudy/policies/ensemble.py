@@ -89,8 +89,10 @@ class Ensemble(Policy):
         return torch.stack([member.predict_batch(observations) for member in self._members()]).mean(0)
 
     def predictions(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Every member's chunk, (members, H, A), within the limits, for the last observations (history, D)."""
-        return np.stack([member.predict(observations) for member in self._members()])
+        """Every member's chunk, (members, H, A), not limited, for the last observations (history, D)."""
+        with torch.no_grad():
+            history = torch.from_numpy(np.asarray(observations, np.float32))[None]
+            return np.stack([member.predict_batch(history)[0].numpy() for member in self._members()])
 
     def sample_batch(self, observations: Tensor, generator: torch.Generator) -> Tensor:
         members = self._members()

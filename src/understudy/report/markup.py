@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterable, Sequence
 
 # Not allowed in HTML or XML, or (bidirectional controls) able to make a line read as something else than it is.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 _VOID = frozenset({"meta", "br", "hr"})
+# What would break a line in two, move within it, or begin it again.
+_BREAKS = re.compile("[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")
 
 
 class Markup(str):
@@ -21,6 +23,11 @@ Child = str | Iterable["Child"] | None
 def printable(value: object) -> str:
     """The text of a value, with characters that no page can show replaced."""
     return _UNPRINTABLE.sub("\ufffd", str(value))
+
+
+def one_line(value: object) -> str:
+    """The text of a value for one line: no name out of a file may look like a line of its own."""
+    return _BREAKS.sub("\ufffd", str(value))
 
 
 def escape(value: object) -> Markup:
