@@ -137,7 +137,7 @@ REFUSED = {
     "dashes": ("evaluate run {line} --b----c", "Unrecognized options: --b----c; see `understudy evaluate --help`"),
     "a second policy that is none": ("compare run data {line}", "neither a policy"),
     "a huge seed": ("train bc --data data --out {new} --seed 9223372036854775807", "accepted: 0 to 4294967295"),
-    "too many threads": ("train bc --data data --out {new} --threads 100000", "accepted: 1 to 1024"),
+    "too many threads": ("train bc --data data --out {new} --threads 100000", "accepted: whole numbers, 1 to 1024"),
     "too many members": ("train bc --data data --out {new} --members 1000000", "accepted: 1 to 100"),
     "a long horizon": ("train bc --data data --out {new} --horizon 100000", "accepted: 1 to 1000"),
     "a long history": ("train bc --data data --out {new} --history 10000", "accepted: 1 to 1000"),

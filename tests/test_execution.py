@@ -3,7 +3,7 @@ import pytest
 
 from understudy.errors import ConfigError
 from understudy.execution import ActionNoise, PolicyAgent
-from understudy.spec import Spec
+from understudy.spec import Channel, Spec
 
 
 class Counting:
@@ -79,11 +79,34 @@ def test_temporal_ensembling_equals_its_literal_form(decay):
 
 
 @pytest.mark.parametrize(
-    "options", [{"execute": 0}, {"execute": 5}, {"ensemble_decay": -1.0}, {"execute": 1, "ensemble_decay": 0.1}]
+    "options",
+    [
+        {"execute": 0},
+        {"execute": 5},
+        {"ensemble_decay": -1.0},
+        {"ensemble_decay": 1e39},
+        {"execute": 1, "ensemble_decay": 0.1},
+    ],
 )
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ConfigError):
         PolicyAgent(Counting(), **options)
+
+
+def test_one_action_at_a_time_leaves_nothing_to_average():
+    with pytest.raises(ConfigError, match="the policy predicts 1 action; leave it out"):
+        PolicyAgent(Counting(horizon=1), ensemble_decay=0.1)
+
+
+def test_an_average_of_limited_chunks_is_limited():
+    policy = Counting(horizon=3)
+    limit = np.float32(0.1)
+    policy.spec = Spec("", 0.0, policy.spec.observations, (Channel("x", "1", -float(limit), float(limit)),))
+    policy.predict = lambda observations: np.full((3, 1), limit, np.float32)
+    for decay in np.linspace(0, 3, 50):
+        agent = PolicyAgent(policy, ensemble_decay=decay)
+        agent.reset(0)
+        assert max(acts(agent, 5)) <= limit
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.8])

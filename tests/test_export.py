@@ -14,13 +14,15 @@ from tests.policies.test_policies import POLICIES, feedforward
 from tests.tiny_worlds import tiny
 from understudy.checkpoint import load, save
 from understudy.dataset import Dataset
+from understudy.episode import Episode
 from understudy.errors import ConfigError, MissingDependency, PolicyError, SpecMismatch
 from understudy.evaluate import evaluate
 from understudy.execution import PolicyAgent
-from understudy.export import LARGEST_DIFFERENCE, export
+from understudy.export import LARGEST_DIFFERENCE, _recorded, export
 from understudy.loading import load_predictor
 from understudy.policy_file import weights_of
 from understudy.spec import Channel, Spec
+from understudy.statistics import ChannelStatistics
 
 pytest.importorskip("onnxruntime")
 GOLDEN = Path(__file__).parent / "golden"
@@ -120,6 +122,28 @@ def test_channels_without_limits_are_compared_by_the_range_of_the_training(tmp_p
     assert result.difference <= LARGEST_DIFFERENCE
     far = np.full((1, 3), 1e6, np.float32)
     np.testing.assert_allclose(load_predictor(result.path).predict(far), policy.predict(far), rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 100.0, 300.3, 1e6])
+@pytest.mark.parametrize("limit", [np.inf, 2e6])
+def test_an_action_that_was_always_the_same_is_exported_however_large(tmp_path, value, limit):
+    """Only the last digits of such numbers differ."""
+    actions = tuple(Channel(name, "1", -limit, limit) for name in "xy")
+    policy = feedforward()
+    policy.spec = Spec("test/Point-v0", 10.0, SPEC.observations, actions)
+    columns = [np.full(2, number, np.float32) for number in (value, value, value, 0)]
+    policy.fit_scaling(policy.statistics[0], ChannelStatistics(*columns))
+    assert export(policy, tmp_path / "policy.onnx", draws=300).path.exists()
+
+
+@pytest.mark.parametrize("lengths", [[1] * 10_000, [3] * 4_000, [4_000, 4_000], [7]])
+def test_recorded_steps_are_compared_evenly_and_no_more_of_them_than_promised(lengths):
+    class Recorded(list):
+        steps = sum(lengths)
+
+    episodes = Recorded(Episode(np.zeros((length + 1, 3)), np.zeros((length, 2))) for length in lengths)
+    compared = len(list(_recorded(feedforward(), episodes)))
+    assert min(sum(lengths), 2_500) <= compared <= 5_000
 
 
 def test_an_exported_policy_runs_in_worker_processes_and_succeeds_where_the_policy_does(tmp_path):

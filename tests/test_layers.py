@@ -17,6 +17,7 @@ LAYERS = (
     ("demo",),
     ("report", "interactive", "reinforcement"),
     ("trainer",),
+    ("cuda_graph",),
     ("checkpoint",),
     ("windows",),
     ("policies",),
@@ -45,7 +46,16 @@ LAYERS = (
     ("agent", "spec"),
     ("errors",),
 )
-NEEDS_TORCH = {"interactive", "reinforcement", "trainer", "checkpoint", "windows", "policies", "normalize"}
+NEEDS_TORCH = {
+    "interactive",
+    "reinforcement",
+    "trainer",
+    "cuda_graph",
+    "checkpoint",
+    "windows",
+    "policies",
+    "normalize",
+}
 
 
 def layer_of(module: str) -> str:

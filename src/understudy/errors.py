@@ -48,14 +48,15 @@ def require_within(name: str, value: Any, low: float, high: float = math.inf) ->
         raise ConfigError(f"{name} is {value!r}; accepted: {accepted}")
 
 
-def require_whole(name: str, value: Any, low: int) -> None:
-    """Refuses an option that is no whole number of `low` or more; None was not given.
+def require_whole(name: str, value: Any, low: int, high: float = math.inf) -> None:
+    """Refuses an option that is no whole number in [low, high]; None was not given.
 
     Raises:
         ConfigError: it is another number, or none.
     """
-    if value is not None and not (isinstance(value, Integral) and value >= low):  # type: ignore[operator]
-        raise ConfigError(f"{name} is {value!r}; accepted: whole numbers, {low} or more")
+    if value is not None and not (isinstance(value, Integral) and low <= value <= high):  # type: ignore[operator]
+        accepted = f"{low} or more" if high == math.inf else f"{low} to {high}"
+        raise ConfigError(f"{name} is {value!r}; accepted: whole numbers, {accepted}")
 
 
 def require_options(what: str, kind: type[Any], options: Mapping[str, Any], empty: Collection[str] = ()) -> None:

@@ -23,7 +23,6 @@ from understudy.statistics import ChannelStatistics
 LARGEST_DIFFERENCE = 1e-5
 _MARGIN = 0.1
 _MOST_RECORDED = 5_000
-_WIDEST = 1e4  # limits over the range in training
 _LAST_DIGITS = 4
 
 
@@ -122,10 +121,10 @@ def _difference(policy: Predictor, exported: Predictor, observations: NDArray[np
 
 
 def _ranges(policy: Predictor, trained: ChannelStatistics) -> NDArray[np.float64]:
-    """(A,) what a difference is measured by; limits far wider than the range in training say little of a channel."""
+    """(A,) what a difference is measured by."""
     limits = policy.spec.action_high.astype(np.float64) - policy.spec.action_low
     seen = trained.maximum.astype(np.float64) - trained.minimum
-    ranges = np.where(limits <= _WIDEST * seen, limits, seen)
+    ranges = np.where(np.isfinite(limits), limits, seen)
     # Two ways to add up differ by the last digits of the numbers, however little a channel moves.
     digits = np.finfo(np.float32).eps * np.maximum(np.abs(trained.maximum), np.abs(trained.minimum)).astype(np.float64)
     ranges = np.maximum(ranges, _LAST_DIGITS * digits / LARGEST_DIFFERENCE)

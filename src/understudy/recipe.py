@@ -64,16 +64,14 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "measure_every"):
             require_whole(name, getattr(self, name), 1)
-        require_whole("threads", self.threads, 1)
-        require_within("threads", self.threads, 1, MOST_THREADS)
+        require_whole("threads", self.threads, 1, MOST_THREADS)
         for name in ("learning_rate", "gradient_clip"):
             _require(0 < getattr(self, name) < math.inf, self, name, "above 0")
         for name in ("weight_decay", "observation_noise"):
             _require(0 <= getattr(self, name) < math.inf, self, name, "0 or more")
         for name in ("warmup", "ema", "held_out"):
             _require(0 <= getattr(self, name) < 1, self, name, "0 or more and below 1")
-        require_whole("lead", self.lead, 0)
-        require_within("lead", self.lead, 0, LONGEST_LEAD)
+        require_whole("lead", self.lead, 0, LONGEST_LEAD)
         _require(self.keep in ("last", "best"), self, "keep", "last or best")
         require_within("seed", self.seed, 0, LARGEST_SEED)
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from understudy.checkpoint import TrainingState, load_state, save, save_state
+from understudy.cuda_graph import Recording
 from understudy.dataset import Dataset
 from understudy.errors import ConfigError, DataError, PolicyError, TrainingDiverged
 from understudy.policies.base import Policy
@@ -152,7 +153,7 @@ class _Job:
 
     def __init__(self, network: Policy, windows: Windows, measured: Windows | None, config: TrainConfig) -> None:
         self._network, self._windows, self._measured, self._config = network, windows, measured, config
-        self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self._parameters = _learnt(network)
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
@@ -169,7 +170,7 @@ class _Job:
         self._gradient: Callable[..., Tensor] = self._computed_gradient
         self.step = 0
         if self._noise.is_cuda and network.loss_can_be_recorded:
-            self._gradient = _Recording(self._computed_gradient, *self._drawn())
+            self._gradient = Recording(self._computed_gradient, *self._drawn())
 
     def run(self, on_step: Callable[[int], None]) -> Iterator[TrainLog]:
         """Trains to the end, with a log after each `measure_every` steps."""
@@ -212,8 +213,7 @@ class _Job:
         chosen = self._best if self._config.keep == "best" and self._measured else self._averaged
         result = copy.deepcopy(self._network)
         with torch.no_grad():
-            learnt = (parameter for parameter in result.parameters() if parameter.requires_grad)
-            for parameter, value in zip(learnt, chosen, strict=True):
+            for parameter, value in zip(_learnt(result), chosen, strict=True):
                 parameter.copy_(value)
         result.zero_grad(set_to_none=True)
         return result.cpu().eval()
@@ -309,36 +309,9 @@ class _Job:
         return total / count
 
 
-class _Recording:
-    """A function of tensors as the GPU was once asked to compute it, a CUDA graph; it answers in the same memory.
-
-    A GPU does the arithmetic of a small network faster than Python can ask for it, so it is asked once for all of it.
-
-    Args:
-        function: what is computed; called a few times, which must change nothing.
-        inputs: as all later ones, in shape and kind.
-    """
-
-    def __init__(self, function: Callable[..., Tensor], *inputs: Tensor) -> None:
-        self._inputs = [tensor.clone() for tensor in inputs]
-        self._device = inputs[0].device
-        with torch.cuda.device(self._device):
-            aside = torch.cuda.Stream()  # one of this GPU: torch's own for recording is of the first that recorded
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):  # what is only done at the first calls must not be recorded
-                for _ in range(3):
-                    function(*self._inputs)
-            torch.cuda.current_stream().wait_stream(aside)
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, stream=aside):
-                self._answer = function(*self._inputs)
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        for mine, given in zip(self._inputs, inputs, strict=True):
-            mine.copy_(given)
-        with torch.cuda.device(self._device):
-            self._graph.replay()
-        return self._answer
+def _learnt(network: Policy) -> list[nn.Parameter]:
+    """The parameters that a training changes."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 class Batches:

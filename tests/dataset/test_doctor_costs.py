@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from understudy.dataset import checks
+from understudy.dataset.findings import Findings
 from understudy.dataset.index import Row
 from understudy.dataset.lag import LagTracker
 from understudy.dataset.look import WIDEST, look_at
@@ -93,7 +94,7 @@ def test_the_checks_take_time_in_proportion_to_the_episodes():
         )
         for number in range(4000)
     ]
-    findings = checks.Findings(Spec.unnamed(39, 28), looks, np.ones(39), [])
+    findings = Findings(Spec.unnamed(39, 28), looks, np.ones(39), [])
     for check in (checks.jump, checks.clipped_actions, checks.duplicate_episode, checks.unit_mismatch):
         start = time.process_time()
         list(check(findings))
@@ -109,5 +110,5 @@ def test_equal_beginnings_of_many_episodes_are_compared_quickly():
         observations[:200], actions[:200] = 0.25, 0.5
         looks.append(looked(Episode(observations, actions), number))
     start = time.process_time()
-    assert list(checks.duplicate_episode(checks.Findings(Spec.unnamed(4, 2), looks))) == []
+    assert list(checks.duplicate_episode(Findings(Spec.unnamed(4, 2), looks))) == []
     assert time.process_time() - start < 3.0

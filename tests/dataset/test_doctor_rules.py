@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from understudy.dataset import Dataset, diagnose
-from understudy.dataset.checks import _percentile_of_others
+from understudy.dataset.channel_checks import _percentile_of_others
 from understudy.episode import Episode
 from understudy.spec import Channel, Spec
 

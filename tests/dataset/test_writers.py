@@ -6,6 +6,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -400,3 +401,24 @@ def test_no_name_of_a_file_forges_a_line_of_the_terminal(tmp_path):
         done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=60)
         assert not [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("error all is well")]
         assert "x\ufffderror all is well" in done.stdout + done.stderr
+
+
+def test_threads_append_and_drop_one_after_the_other(tmp_path):
+    dataset, errors = Dataset.create(tmp_path / "a", SPEC), []
+
+    def work(number):
+        try:
+            for _ in range(5):
+                dataset.append(EPISODES[number])
+                dataset.drop(dataset.append(EPISODES[number]).id)
+        except DataError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    dataset.close()
+    assert not errors
+    assert len(list(Dataset.open(tmp_path / "a"))) == 20

@@ -14,7 +14,8 @@ from typing import Annotated, Any
 import tyro
 
 import understudy as us
-from understudy.dataset.folder import DatasetWarning, is_unfinished
+from understudy.dataset.folder import DatasetWarning
+from understudy.dataset.layout import is_unfinished
 from understudy.durable import prove_writable, write_file
 from understudy.errors import ConfigError, SpecMismatch
 from understudy.evaluate import world_spec, world_with

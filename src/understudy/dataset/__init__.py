@@ -1,7 +1,7 @@
 """Episodes on disk: saved means saved, corruption is noticed, bad data are named. No torch here."""
 
-from understudy.dataset.checks import DEFECTS, Defect
 from understudy.dataset.doctor import Diagnosis, diagnose
+from understudy.dataset.findings import DEFECTS, Defect
 from understudy.dataset.folder import DatasetWarning
 from understudy.dataset.formats import import_dataset
 from understudy.dataset.index import Row

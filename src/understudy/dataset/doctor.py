@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.dataset.bare import BareFolder
-from understudy.dataset.checks import CHECKS, Defect, Findings, numbers
+from understudy.dataset.checks import CHECKS, numbers
+from understudy.dataset.findings import Defect, Findings
 from understudy.dataset.folder import DatasetWarning
 from understudy.dataset.index import MANIFEST
 from understudy.dataset.lag import LagTracker

@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import itertools
 import os
-import re
 import stat
 import threading
 import warnings
@@ -27,7 +26,17 @@ from understudy.dataset.archive import read_bytes
 from understudy.dataset.episode_file import content_checksum, decode, encode, require_finite
 from understudy.dataset.index import INDEX, MANIFEST, Index, Row
 from understudy.dataset.journal_file import JOURNAL, LARGEST_JOURNAL, Recording, read_journal
-from understudy.dataset.writer_lock import LOCK, WriterLock
+from understudy.dataset.layout import (
+    EPISODES,
+    UNFINISHED,
+    holds_others,
+    lay_out,
+    number_of,
+    remove,
+    remove_empty,
+    require_unused,
+)
+from understudy.dataset.writer_lock import WriterLock
 from understudy.durable import (
     TEMPORARY_SUFFIX,
     append_line,
@@ -42,10 +51,6 @@ from understudy.durable import (
 from understudy.episode import Episode
 from understudy.errors import CorruptEpisode, DataError, StorageError
 from understudy.spec import Spec
-
-EPISODES, UNFINISHED = "episodes", "dataset.unfinished"
-_EPISODE_FILE = re.compile(r"([0-9]{6,12})\.npz")
-_OWN_NAMES = {MANIFEST, UNFINISHED, INDEX, EPISODES, LOCK, JOURNAL}
 
 
 class DatasetWarning(UserWarning):
@@ -81,19 +86,19 @@ class Folder:
         """
         spec = Spec.from_json(spec.to_json())  # the same numbers as a later reader will see
         lines.read_manifest(lines.manifest_bytes(spec, 0))
-        _require_unused(path)
+        require_unused(path)
         existed = path.exists()
         lock, manifest = WriterLock(path), UNFINISHED if unfinished else MANIFEST
         try:
             make_folder(path)
             lock.take()
-            _require_unused(path)  # again: another process may have been faster
-            _lay_out(path, spec, manifest)
+            require_unused(path)  # again: another process may have been faster
+            lay_out(path, spec, manifest)
             folder = cls(path, lock=lock, manifest=manifest)
         except BaseException:  # a full disk, Ctrl-C: nothing was asked of it yet, so nothing of it stays
             lock.release()
             if not existed:
-                _remove_empty(path)
+                remove_empty(path)
             raise
         if not unfinished:
             lock.release()
@@ -117,7 +122,7 @@ class Folder:
         """
         with self._turn:
             if self._lock.is_held and self._manifest.name == UNFINISHED:
-                _remove(self.path, folder_too=folder_too)
+                remove(self.path, folder_too=folder_too)
 
     def remove_unused(self, *, folder_too: bool) -> None:
         """Removes a dataset into which nothing ever came; leaves it where anything did, or another process writes.
@@ -130,8 +135,8 @@ class Folder:
             try:
                 _, index, torn, strangers = self._load()
                 used = index.known or index.edits or torn or strangers or os.path.lexists(self.path / JOURNAL)
-                if not used and not _foreign(self.path / EPISODES):
-                    _remove(self.path, folder_too=folder_too)
+                if not used and not holds_others(self.path / EPISODES):
+                    remove(self.path, folder_too=folder_too)
             finally:
                 self._lock.release()
 
@@ -299,7 +304,7 @@ class Folder:
         except OSError as error:
             raise CorruptEpisode(f"{self.path / EPISODES} cannot be listed: {error.strerror}") from None
         index, torn = Index.read(read_bytes(self.path / INDEX, lines.LARGEST_INDEX), spec)
-        numbers = (number for name in names if (number := _number_of(name)) is not None)
+        numbers = (number for name in names if (number := number_of(name)) is not None)
         strangers = sorted(number for number in numbers if number >= index.next_id)
         if index.edits < edits or strangers not in ([], [index.next_id]):
             missing = (
@@ -388,11 +393,10 @@ class Folder:
             )
 
     def _append_line(self, body: dict[str, Any]) -> None:
-        line = self.index.line(body)
-        after = self.index.after(line)  # what no reader would take is refused before it is durable
+        line = self.index.require(body)  # what no reader would take is refused before it is durable
         self._require_known_index()
         append_line(self.path / INDEX, line)
-        self.index = after
+        self.index.accept(line)
 
     def _take_back(self, row: Row) -> None:
         """After a failed save: removes the episode's file, unless its index line made it to the disk after all."""
@@ -417,76 +421,6 @@ def _row(number: int, episode: Episode, data: bytes, content: str) -> Row:
         episode.seed,
         content,
     )
-
-
-def is_unfinished(path: Path) -> bool:
-    """Whether a folder is empty, or holds only what a `create` or an import that was killed leaves."""
-    if not path.is_dir():
-        return False
-    names = {name for name in os.listdir(path) if not name.endswith(TEMPORARY_SUFFIX)}
-    if MANIFEST in names or not names <= _OWN_NAMES or _foreign(path / EPISODES):
-        return False
-    begun = any(_number_of(name) is not None for name in _listed(path / EPISODES)) or (
-        is_regular(path / INDEX) and (path / INDEX).stat().st_size > 0
-    )
-    return UNFINISHED in names or not begun
-
-
-def _require_unused(path: Path) -> None:
-    if os.path.lexists(path) and not is_unfinished(path):
-        raise DataError(f"{path} is not empty; name a new folder")
-
-
-def _lay_out(path: Path, spec: Spec, manifest: str) -> None:
-    """Makes the files of a new dataset, or leaves none; the caller holds the lock, and what lies there is left over."""
-    try:
-        _remove(path, but_the_lock=True)
-        make_folder(path / EPISODES)
-        write_file(path / INDEX, b"")
-        # The manifest comes last: a folder without it is no dataset yet, and may be created again.
-        write_file(path / manifest, lines.manifest_bytes(spec, 0))
-    except BaseException:
-        _remove(path)
-        raise
-
-
-def _remove(path: Path, *, folder_too: bool = False, but_the_lock: bool = False) -> None:
-    """Removes the files of a dataset that the caller holds the lock of, and no others, as far as the disk allows."""
-    with contextlib.suppress(OSError):
-        for name in (MANIFEST, UNFINISHED, INDEX):  # the manifest first: without it, this is no dataset
-            (path / name).unlink(missing_ok=True)
-        for name in _listed(path / EPISODES):
-            if _number_of(name) is not None or name.endswith(TEMPORARY_SUFFIX):
-                (path / EPISODES / name).unlink()
-        _remove_empty(path / EPISODES)
-        if not but_the_lock:
-            (path / LOCK).unlink(missing_ok=True)
-    if folder_too:
-        _remove_empty(path)
-
-
-def _remove_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        folder.rmdir()
-
-
-def _listed(folder: Path) -> list[str]:
-    return os.listdir(folder) if folder.is_dir() and not folder.is_symlink() else []
-
-
-def _foreign(folder: Path) -> bool:
-    """Whether something lies where the episodes go that no writer of a dataset puts there."""
-    return os.path.lexists(folder) and (
-        not folder.is_dir()
-        or folder.is_symlink()
-        or any(_number_of(name) is None and not name.endswith(TEMPORARY_SUFFIX) for name in _listed(folder))
-    )
-
-
-def _number_of(name: str) -> int | None:
-    """The id of the episode whose file has this name; None where no episode's file has."""
-    match = _EPISODE_FILE.fullmatch(name)
-    return int(match[1]) if match and lines.file_name(int(match[1])) == f"{EPISODES}/{name}" else None
 
 
 def _move_aside(path: Path, suffix: str) -> Path:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from understudy.dataset import strict_json
@@ -142,33 +142,23 @@ class Index:
         text = strict_json.dumps(body).encode()
         return text[:-1] + b',"~check":"' + _checksum(self.check, text).encode() + b'"}\n'
 
-    def accept(self, line: bytes) -> None:
-        """Takes over a line that `line` made.
+    def require(self, body: dict[str, Any]) -> bytes:
+        """The line that would follow for `body`, newline included, which need not be on the disk.
 
         Raises:
-            CorruptEpisode: no reader would take it there; this state is of no use any more.
+            DataError: no reader would take it there.
         """
+        line = self.line(body)
+        if self.size + len(line) > LARGEST_INDEX:
+            raise DataError(f"{INDEX} would grow over {LARGEST_INDEX} bytes, and no more are read; begin a new dataset")
+        self._meaning(body, "the new line")
+        return line
+
+    def accept(self, line: bytes) -> None:
+        """Takes over a line that `line` made and that is now durable."""
         body = self._verified(line[:-1])
         assert body is not None, "the line was made for another state"
         self._take(body, line[:-1], "the new line")
-
-    def after(self, line: bytes) -> Index:
-        """The state after a line that `line` made, which need not be on the disk; this state stays as it is.
-
-        Raises:
-            DataError: no reader would take the line there.
-        """
-        if self.size + len(line) > LARGEST_INDEX:
-            raise DataError(f"{INDEX} would grow over {LARGEST_INDEX} bytes, and no more are read; begin a new dataset")
-        after = replace(
-            self,
-            known=dict(self.known),
-            stack=list(self.stack),
-            pending=list(self.pending),
-            present=set(self.present),
-        )
-        after.accept(line)
-        return after
 
     def _longest_line(self) -> int:
         """Bytes of the longest line that may come next: it drops every episode, or adds one."""
@@ -190,54 +180,63 @@ class Index:
         return body if isinstance(body, dict) else None
 
     def _apply(self, body: dict[str, Any], where: str) -> None:
+        meaning = self._meaning(body, where)
         self._live = None
-        kind = body.get("op")
-        if kind == "add":
-            self._add(body, where)
+        if isinstance(meaning, Row):
+            self._add(meaning, body.get("group"))
             return
         self.edits += 1
-        if kind == "drop":
-            self._drop(body.get("ids"), where)
-        elif kind == "merged" and self.group is not None and body.get("group") == self.group:
-            self._count(_Operation("merge", tuple(self.pending)))
-            self.group, self.pending = None, []
-        elif kind == "undo" and self.stack:
-            last = self.stack.pop()
-            if last.kind == "drop":
-                self.present.update(last.ids)
-            else:
-                self.present.difference_update(last.ids)
+        if body["op"] == "undo":
+            self.stack.pop()
         else:
-            raise CorruptEpisode(f"{where} says {str(kind)[:40]!r}, which means nothing there")
+            self.stack.append(meaning)
+        if (meaning.kind == "drop") == (body["op"] == "undo"):
+            self.present.update(meaning.ids)
+        else:
+            self.present.difference_update(meaning.ids)
+        if body["op"] == "merged":
+            self.group, self.pending = None, []
 
-    def _count(self, operation: _Operation) -> None:
-        self.stack.append(operation)
-        self.present.update(operation.ids)
+    def _meaning(self, body: dict[str, Any], where: str) -> Row | _Operation:
+        """The episode that a line adds, or the operation that it does or takes back; nothing is changed.
 
-    def _drop(self, ids: Any, where: str) -> None:
+        Raises:
+            CorruptEpisode: it means nothing there.
+        """
+        kind, group = body.get("op"), body.get("group")
+        if kind == "add":
+            row = _row(body, where)
+            if row.id != self.next_id:
+                raise CorruptEpisode(f"{where} adds episode {row.id} where {self.next_id} was due")
+            if group is not None and not (_is_count(group) and group in (self.group, row.id)):
+                raise CorruptEpisode(f"{where} belongs to a merge that never began")
+            return row
+        if kind == "drop":
+            return self._dropped(body.get("ids"), where)
+        if kind == "merged" and self.group is not None and group == self.group:
+            return _Operation("merge", tuple(self.pending))
+        if kind == "undo" and self.stack:
+            return self.stack[-1]
+        raise CorruptEpisode(f"{where} says {str(kind)[:40]!r}, which means nothing there")
+
+    def _dropped(self, ids: Any, where: str) -> _Operation:
         if not isinstance(ids, list) or not all(_is_count(number) and number in self.known for number in ids):
             raise CorruptEpisode(f"{where} drops episodes that were never added")
         if len(set(ids)) != len(ids) or not self.present.issuperset(ids):
             raise CorruptEpisode(f"{where} drops an episode twice, or one that does not count")
-        self.stack.append(_Operation("drop", tuple(ids)))
-        self.present.difference_update(ids)
+        return _Operation("drop", tuple(ids))
 
-    def _add(self, body: dict[str, Any], where: str) -> None:
-        row = _row(body, where)
-        if row.id != self.next_id:
-            raise CorruptEpisode(f"{where} adds episode {row.id} where {self.next_id} was due")
+    def _add(self, row: Row, group: int | None) -> None:
         self.known[row.id] = row
-        group = body.get("group")
         if group is None:
             self.group, self.pending, self.last_alone = None, [], row.id
-            self._count(_Operation("add", (row.id,)))
-        elif _is_count(group) and (group == self.group or group == row.id):
-            # A merge is named after its first episode; one that never ended stays without effect.
-            if group != self.group:
-                self.group, self.pending = group, []
-            self.pending.append(row.id)
-        else:
-            raise CorruptEpisode(f"{where} belongs to a merge that never began")
+            self.stack.append(_Operation("add", (row.id,)))
+            self.present.add(row.id)
+            return
+        # A merge is named after its first episode; one that never ended stays without effect.
+        if group != self.group:
+            self.group, self.pending = group, []
+        self.pending.append(row.id)
 
 
 def add_body(row: Row, group: int | None) -> dict[str, Any]:

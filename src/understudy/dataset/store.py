@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.dataset.bare import BareFolder
-from understudy.dataset.folder import UNFINISHED, DatasetWarning, Folder
+from understudy.dataset.folder import DatasetWarning, Folder
 from understudy.dataset.index import MANIFEST, Row, fingerprint
 from understudy.dataset.joined import Joined
+from understudy.dataset.layout import UNFINISHED
 from understudy.durable import is_regular
 from understudy.episode import FAILURE, Episode
 from understudy.errors import ConfigError, DataError
