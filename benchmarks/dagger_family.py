@@ -297,9 +297,13 @@ def wanted() -> list[str]:
     ]
 
 
-def runs_of(cells: dict[str, Any], task: str, gate: str) -> list[Any]:
-    """The cells of all seeds in their order, as far as they are there; none where they are too few to tell."""
-    found = [cells[name] for seed in SEEDS if (name := f"{task}, {gate}, seed {seed}") in cells]
+def runs_of(cells: dict[str, Any], task: str, gate: str, *, beside: str = "") -> list[Any]:
+    """The cells of a gate in the order of their seeds: of those that `beside` has, too. None where they are too few."""
+    found = []
+    for seed in SEEDS:
+        names = [f"{task}, {one}, seed {seed}" for one in (gate, beside or gate)]
+        if all(name in cells for name in names):
+            found.append(cells[names[0]])
     return found if len(found) >= FEWEST_SEEDS else []
 
 
@@ -382,10 +386,9 @@ def summary(cells: dict[str, Any]) -> dict[str, Any]:
 def gates_of(cells: dict[str, Any], task: str) -> dict[str, Any]:
     """Each gate beside DAgger that asks at every step: success, labels, switches, lower bound of the difference."""
     found: dict[str, Any] = {}
-    plain = runs_of(cells, task, "dagger-all")
     for gate in GATES:
-        runs = runs_of(cells, task, gate)
-        if not plain or not runs:
+        runs, plain = runs_of(cells, task, gate, beside="dagger-all"), runs_of(cells, task, "dagger-all", beside=gate)
+        if not runs:
             continue
         ours, dagger = table(runs), table(plain)
         total = total_of(_collected(runs))
@@ -404,7 +407,8 @@ def gates_of(cells: dict[str, Any], task: str) -> dict[str, Any]:
             found[gate]["helped_at_the_end"] = at_the_end.success_with_help
             found[gate]["interventions_at_the_end"] = at_the_end.intervention_rate
     if "safe" in found and "lazy" in found:
-        safe, lazy = table(runs_of(cells, task, "safe")), table(runs_of(cells, task, "lazy"))
+        safe = table(runs_of(cells, task, "safe", beside="lazy"))
+        lazy = table(runs_of(cells, task, "lazy", beside="safe"))
         switches = found["safe"]["context_switches"]
         found["lazy"]["beside_safe"] = {
             "switches": found["lazy"]["context_switches"] / switches if switches else None,

@@ -19,6 +19,7 @@ from understudy.errors import ActionError, ConfigError, ExpertError, UnderstudyE
 from understudy.spec import flatten, spec_of
 
 OPERATOR_SAYS = "operator_says"  # in the last `info`: the verdict of a person, which outweighs what the world tells
+PAUSED = "paused"  # in `info`: nobody drove for a while, and what was planned before it is of another moment
 _LARGEST_REWARD = float(np.finfo(np.float32).max)
 
 
@@ -77,7 +78,8 @@ def rollout(
     `info["executed_action"]` (a robot behind a safety gate does). Success is `info["success"]` at any step, or, where
     a world speaks of `info["is_success"]` (goal environments), that of the last step; unknown where it says neither.
     The arrays that observers see are read-only. A world with `rest()` is told to rest when the rollout ends, however it
-    ends, and one with `driven_by(driver)` who drives, before each step: a robot has both.
+    ends, and one with `driven_by(driver)` who drives, before each step: a robot has both. An agent with `replan()` is
+    told so after a step whose `info` says `paused`.
 
     Args:
         env: any Gymnasium environment with boxes of numbers (dicts of boxes are flattened).
@@ -117,7 +119,7 @@ def _run(
             f"{type(agent).__name__} is no agent; a policy acts as us.PolicyAgent(policy), an expert as "
             "us.Demonstrator(expert)"
         )
-    driven_by = _method(env, "driven_by")
+    driven_by, replan = _method(env, "driven_by"), getattr(agent, "replan", None)
     require_whole("max_steps", max_steps, 1)
     require_whole("after_success", after_success, 0)
     space = env.observation_space
@@ -160,6 +162,8 @@ def _run(
         step = Step(index, observation, command, executed, float(reward), succeeded, time_s, next_observation, info)
         steps.append(step)
         observation, time_s = next_observation, next_time_s
+        if info.get(PAUSED) and replan is not None:
+            replan()
         if succeeded and after_success is not None:
             limit, after_success = min(limit, len(steps) + after_success), None  # only the first success counts
         truncated = bool(truncated) or len(steps) >= limit

@@ -11,7 +11,9 @@ import pytest
 
 import understudy as us
 from understudy.cli import main
+from understudy.cli.robots import _ctrl_c
 from understudy.robots.fake import FakeConfig
+from understudy.robots.guard_messages import Seen, Status
 from understudy.statistics import ChannelStatistics
 
 
@@ -183,3 +185,25 @@ def test_replay_ignores_no_option_of_the_other_place(words, message, tmp_path, c
 def test_replay_wants_a_world_or_a_robot(tmp_path, capsys):
     assert run("replay", tmp_path) == 2
     assert "--env ID for a world, --robot NAME for a robot" in capsys.readouterr().err
+
+
+class Stands:
+    """A robot as the command sees it."""
+
+    def __init__(self, stopped, status):
+        self.stopped, self.seen = stopped, Seen(status, None, np.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("stopped", "status", "said"),
+    [
+        ("", Status.IDLE, "the robot is at rest; what"),
+        ("stop button: Ctrl-C", Status.STOPPED, "the robot is stopped (stop button: Ctrl-C); what"),
+        ("", Status.LOST, "nobody has heard yet that the robot is at rest: keep its own stop at hand; what"),
+        ("", Status.RUNNING, "nobody has heard yet"),
+    ],
+)
+def test_a_second_ctrl_c_says_what_is_known_of_the_robot_and_no_more(stopped, status, said):
+    with pytest.raises(KeyboardInterrupt) as interrupted, _ctrl_c(Stands(stopped, status)):
+        raise KeyboardInterrupt
+    assert str(interrupted.value).startswith(said)

@@ -265,3 +265,55 @@ def test_limits_that_cannot_be_are_refused(tmp_path, content, message):
 def test_a_robot_that_does_not_exist_is_refused(name, arguments, message):
     with pytest.raises(ConfigError, match=message):
         us.robot_for(name, arguments)
+
+
+def test_what_is_too_strange_is_refused_by_default():
+    robot, guard, clock = guarded(FakeConfig(homes=False))
+    env = us.RobotEnv(robot, link=LocalLink(guard), clock=clock, sleep=clock.sleep)
+    robot.body._p[:] = 1.9
+    (run,) = us.deploy(env, Policy(), seeds=[1], max_steps=200, novelty=Novelty(Policy(), distance=0.2))
+    assert run.counts[Kind.NOVELTY] > 10
+    assert "novelty" in run.stopped
+
+
+def test_a_stop_that_is_pressed_between_two_runs_ends_them(world, dataset):
+    env, _ = world
+    runs = []
+    for run in us.deploy(env, Policy(), dataset, seeds=range(3), max_steps=10):
+        runs.append(run)
+        env.link.press("a cat")
+    assert len(runs) == 1
+    assert not runs[0].stopped
+    assert "a cat" in env.stopped
+
+
+def test_limits_say_which_axis_grips(tmp_path):
+    robot, _, _ = guarded()
+    path = limits_file(tmp_path, {"axes": {"joint_2.velocity": {"grips": True, "velocity": 0.5}}})
+    robot, _ = us.Limits.read(path).hold(robot, SafetyConfig())
+    assert [axis.grips for axis in robot.spec.axes] == [False, True, False, False, False, False]
+    assert robot.spec.axes[1].velocity == 0.5
+
+
+HOSTILE = {
+    "a limit twice": ('{"axes": {"joint_1.velocity": {"high": 1, "high": 2}}}', "'high' is there twice"),
+    "an axis twice": (
+        '{"axes": {"joint_1.velocity": {}, "joint_1.velocity": {}}}',
+        "'joint_1.velocity' is there twice",
+    ),
+    "too deep": ("[" * 100_000, "not JSON"),
+    "too long": (" " * 1_000_001, "longer than 1000000 bytes"),
+    "a number of 400 digits": ('{"axes": {"joint_1.velocity": {"high": 1' + "0" * 400 + "}}}", "it is a number"),
+    "a corner of 400 digits": ('{"workspace": [[0, 0, 0], [1, 1, 1' + "0" * 400 + "]]}", "two corners"),
+    "a word that grips": ('{"axes": {"joint_1.velocity": {"grips": "yes"}}}', "it is true or false"),
+    "a number that grips": ('{"axes": {"joint_1.velocity": {"grips": 1}}}', "it is true or false"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_hostile_limits_are_refused_in_one_line(tmp_path, what):
+    content, message = HOSTILE[what]
+    robot, _, _ = guarded()
+    with pytest.raises(ConfigError, match=message) as refused:
+        us.Limits.read(limits_file(tmp_path, content)).hold(robot, SafetyConfig())
+    assert len(str(refused.value)) < 400

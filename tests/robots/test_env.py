@@ -10,11 +10,14 @@ from robots.trials.drivers import DirectRobot, FullSpeed, Sway, TakesTurns, guar
 
 import understudy
 from understudy.agent import Command
-from understudy.errors import ActionError, ConfigError, RobotError
+from understudy.errors import ActionError, ConfigError, RobotError, RobotLost
 from understudy.robots.env import RobotEnv
 from understudy.robots.fake import FakeConfig
 from understudy.robots.guard_link import LocalLink
-from understudy.robots.safety import Kind, SafetyConfig
+from understudy.robots.guard_messages import Status
+from understudy.robots.novelty import WatchedAgent
+from understudy.robots.safety import Kind
+from understudy.robots.safety_config import SafetyConfig
 from understudy.rollout import Observer, rollout
 from understudy.spec import spec_of
 
@@ -171,3 +174,135 @@ def _is_plain(node):
 
 def test_a_robot_without_a_process_is_what_the_fake_robot_is():
     assert DirectRobot(FakeConfig()).spec == FakeConfig().spec()
+
+
+class Breaks:
+    """Breaks a method of a robot for a while, from its n-th call on."""
+
+    def __init__(self, robot, method, clock, seconds, calls=0):
+        self._real, self._clock, self._seconds, self._left = getattr(robot, method), clock, seconds, calls
+        self._until_s = None
+        setattr(robot, method, self)
+
+    def __call__(self, *arguments):
+        self._left -= 1
+        if self._left < 0:
+            self._until_s = self._clock() + self._seconds if self._until_s is None else self._until_s
+            if self._clock() < self._until_s:
+                raise RobotLost("gone")
+        return self._real(*arguments)
+
+
+@pytest.mark.parametrize("method", ["home", "read"])
+@pytest.mark.parametrize("mode", ["velocity", "position"])
+def test_a_connection_that_is_lost_as_an_episode_begins_lets_it_begin_again_at_home(mode, method):
+    robot, _, clock, env = world(FakeConfig(mode=mode))
+    rollout(env, Sway(), seed=0, max_steps=60)
+    robot.body._p[:] = 0.8
+    Breaks(robot, method, clock, 0.8)
+    observation, _ = env.reset(seed=1)
+    assert env.counts[Kind.CONNECTION] >= 1
+    assert env.seen.status is Status.RUNNING
+    assert np.abs(observation).max() <= 0.05
+
+
+def test_a_connection_that_is_lost_whenever_an_episode_begins_is_said():
+    robot, _, _, env = world()
+    robot.home = lambda seed: (_ for _ in ()).throw(RobotLost("gone"))
+    with pytest.raises(RobotError, match="cannot be reached: its connection is lost whenever an episode begins"):
+        env.reset(seed=0)
+
+
+@pytest.mark.parametrize("mode", ["velocity", "position"])
+def test_a_connection_that_is_lost_on_the_way_home_comes_back_and_the_robot_goes_on(mode):
+    robot, _, clock, env = world(FakeConfig(mode=mode))
+    robot.body._p[:] = 1.0
+    Breaks(robot, "read", clock, 0.4, calls=20)
+    observation, _ = env.reset(seed=0)
+    assert env.counts[Kind.CONNECTION] == 1
+    assert np.abs(observation).max() <= 0.05
+
+
+def test_an_episode_begins_with_a_measurement_of_its_own():
+    robot, _, clock, env = world()
+    rollout(env, Sway(), seed=0, max_steps=30)
+    robot.body._p[:] = 1.2  # somebody moved it by hand
+    clock.now_s += 5.0
+    old = [clock.now_s + 0.5]
+    robot.spoil = lambda reading: reading._replace(time_s=reading.time_s - 1.0) if clock.now_s < old[0] else reading
+    observation, _ = env.reset(seed=1)
+    assert observation.tolist() == pytest.approx([1.2] * 6, abs=1e-3)
+    assert clock.now_s - env.seen.reading.time_s < 0.1
+
+
+def test_episodes_that_begin_outside_of_the_limits_are_refused():
+    robot, _, _, env = world()
+    robot.home = lambda seed: np.array([0.0, 2.5, 0.0, 0.0, 0.0, 0.0])
+    with pytest.raises(ConfigError, match=r"begin with joint_2.velocity at 2.5, and its limits are -2 to 2"):
+        env.reset(seed=0)
+    assert not robot.wire
+
+
+def test_an_arm_that_hangs_a_little_below_home_is_there():
+    robot, _, clock, env = world(FakeConfig(mode="position"))
+    robot.body._p[:] = -1.0
+    robot.spoil = lambda reading: reading._replace(
+        position=reading.position - 0.08, observation=reading.observation - np.float32(0.08)
+    )
+    began_s = clock.now_s
+    observation, _ = env.reset(seed=0)
+    assert observation.tolist() == pytest.approx([-0.08] * 6, abs=0.01)
+    assert clock.now_s - began_s < 6.0
+
+
+class Pauses(Sway):
+    """Thinks for half a second at one step, and keeps count of what it is told to forget."""
+
+    forgotten = 0
+
+    def act(self, observation):
+        command = super().act(observation)
+        if self.steps == 20:
+            self.clock.sleep(0.5)
+        return command
+
+    def replan(self):
+        self.forgotten += 1
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_after_a_pause_what_was_planned_before_it_is_forgotten(watched):
+    _, _, clock, env = world()
+    agent = Pauses()
+    agent.clock, infos = clock, []
+    seen = Calls(10**6, None)
+    seen.on_step = lambda env, step: infos.append(step.info)
+    acting = WatchedAgent(agent, lambda observation, action: 0.0, env) if watched else agent
+    rollout(env, acting, seed=0, max_steps=40, observers=[seen])
+    assert env.counts[Kind.SILENCE] == 1
+    paused = [index for index, info in enumerate(infos) if info.get("paused")]
+    assert paused
+    assert agent.forgotten == len(paused)
+    assert 19 <= min(paused) <= max(paused) <= 21, "and not without one"
+
+
+def test_a_stop_that_does_not_reach_the_robot_at_the_end_of_an_episode_is_said():
+    robot, _, _, env = world()
+
+    class Cut(Observer):
+        def on_end(self, env, episode):
+            robot.stop = robot.connect = lambda: (_ for _ in ()).throw(RobotLost("gone"))
+
+    rollout(env, Sway(), seed=0, max_steps=10, observers=[Cut()])
+    assert "could not be told to stop" in env.stopped
+
+
+def test_a_robot_that_cannot_be_told_to_stop_at_the_very_end_is_said(monkeypatch):
+    robot, _, clock, env = world()
+    monkeypatch.setattr("understudy.robots.guard.time.sleep", clock.sleep)
+    env.reset(seed=0)
+    for _ in range(10):
+        env.step(np.full(6, 0.5))
+    robot.stop = robot.connect = lambda: (_ for _ in ()).throw(RobotLost("gone"))
+    with pytest.raises(RobotError, match="could not be told to stop: use its own stop"):
+        env.close()

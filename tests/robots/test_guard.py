@@ -9,9 +9,11 @@ from robots.trials.drivers import guarded
 
 from understudy.errors import ConfigError, RobotError, RobotLost
 from understudy.robots.fake import FakeConfig
-from understudy.robots.guard import Guard
+from understudy.robots.guard import UNTOLD, Guard
 from understudy.robots.guard_messages import Status
-from understudy.robots.safety import Kind, SafetyConfig
+from understudy.robots.protocol import Reading
+from understudy.robots.safety import Kind
+from understudy.robots.safety_config import SafetyConfig
 
 PERIOD_S = 0.02
 
@@ -611,7 +613,7 @@ def test_an_episode_that_begins_while_the_robot_still_brakes_waits_for_it():
 
 
 def test_a_time_limit_for_silence_that_every_command_would_miss_is_refused():
-    with pytest.raises(ConfigError, match=r"timeout_s is 0.02, .*accepted: above 0.03"):
+    with pytest.raises(ConfigError, match=r"timeout_s is 0.02; accepted for .*: above 0.03, to 1"):
         guarded(safety=SafetyConfig(timeout_s=0.02))
     guarded(safety=SafetyConfig(timeout_s=0.04))
 
@@ -621,3 +623,108 @@ def test_without_a_begin_nothing_is_sent():
     guard.command([0.1] * 6, clock(), 0, 0.0)
     assert guard.gate.decide([0.1] * 6, [0.0] * 6, 0.0).values is None
     assert not robot.wire
+
+
+@pytest.mark.parametrize(("hz", "least", "most"), [(1.0, 1.6, 3.0), (50.0, 0.031, 1.0), (2000.0, 0.002, 1.0)])
+def test_a_time_limit_for_silence_fits_the_rate(hz, least, most):
+    for timeout_s in (least, most):
+        guarded(FakeConfig(control_hz=hz), SafetyConfig(timeout_s=timeout_s))
+    with pytest.raises(ConfigError, match=rf"{hz:g} commands a second.*to {most:g}$"):
+        guarded(FakeConfig(control_hz=hz), SafetyConfig(timeout_s=most + 0.1))
+
+
+@pytest.mark.parametrize("timeout_s", [None, 0.3])
+def test_a_read_that_waits_near_the_end_of_the_range_ends_within_it(timeout_s):
+    """The robot goes on until the thread that supervises the driver stops it, which looks now and then."""
+    furthest = 0.0
+    for steps in range(10, 60):
+        safety = SafetyConfig(ramp_s=0.0, timeout_s=timeout_s)
+        robot, guard, clock = guarded(FakeConfig(axes=1, reach=0.5, homes=False), safety)
+        guard.begin(0)
+        for _ in range(steps):
+            pass_time(guard, clock, PERIOD_S)
+            guard.command([1.0], guard.observe().reading.time_s, 0, 0.0)
+        clock.now_s += (timeout_s or 3 * PERIOD_S) + guard.supervised_s
+        guard.tick()
+        clock.now_s += 1.0
+        furthest = max(furthest, robot.body.state(clock.now_s).position[0])
+        assert len(robot.stops_s) == 1
+    assert 0.4 < furthest <= 0.5
+
+
+NOT_A_READING = {
+    "nothing": None,
+    "a tuple": (np.zeros(6), np.zeros(6), 0.0),
+    "a column": Reading(np.zeros(6, np.float32), np.zeros((6, 1)), 1000.0),
+    "words": Reading(np.zeros(6, np.float32), ["1"] * 5 + ["?"], 1000.0),
+    "no time": Reading(np.zeros(6, np.float32), np.zeros(6), None),
+    "a doubtful success": Reading(np.zeros(6, np.float32), np.zeros(6), 1000.0, "yes"),
+}
+
+
+@pytest.mark.parametrize("what", NOT_A_READING)
+def test_what_is_no_reading_stops_the_robot_and_says_what_came(what):
+    robot, guard, clock = guarded()
+    guard.begin(0)
+    driven(guard, clock)
+    robot.spoil = lambda reading: NOT_A_READING[what]
+    seen = guard.observe()
+    assert seen.status is Status.STOPPED
+    assert "the driver's read() gave a " in seen.reason
+    assert robot.stops_s
+
+
+def test_lists_of_numbers_are_a_reading_and_belong_to_whoever_asked():
+    robot, guard, _ = guarded()
+    memory = np.zeros(6)
+    robot.spoil = lambda reading: Reading([0.25] * 6, memory, reading.time_s, np.bool_(True))
+    guard.begin(0)
+    seen = guard.observe().reading
+    memory[:] = 7.0
+    assert seen.observation.dtype == np.float32
+    assert (seen.position.tolist(), seen.succeeded) == ([0.0] * 6, True)
+
+
+@pytest.mark.parametrize("home", [[0.0] * 5, [[0.0] * 6], [math.nan] * 6, "home"])
+def test_a_place_to_begin_at_that_is_none_stops_the_robot(home):
+    robot, guard, _ = guarded()
+    robot.home = lambda seed: home
+    seen = guard.begin(0)
+    assert seen.status is Status.STOPPED
+    assert "home() gave" in seen.reason
+    assert "6 finite positions, or None" in seen.reason
+
+
+def test_rest_that_the_robot_does_not_hear_is_a_lost_connection():
+    robot, guard, clock = guarded()
+    guard.begin(0)
+    driven(guard, clock)
+    Faulty(robot, "stop", RobotLost("gone"), clock, math.inf)
+    Faulty(robot, "connect", RobotLost("gone"), clock, math.inf)
+    assert guard.rest().status is Status.LOST
+    pass_time(guard, clock, 3.0)
+    seen = guard.seen()
+    assert seen.status is Status.STOPPED
+    assert UNTOLD in seen.reason
+
+
+@pytest.mark.parametrize("reaches", [True, False])
+def test_closing_says_whether_the_robot_is_at_rest(monkeypatch, reaches):
+    robot, guard, clock = guarded()
+    monkeypatch.setattr("understudy.robots.guard.time.sleep", clock.sleep)
+    guard.begin(0)
+    driven(guard, clock)
+    if not reaches:
+        Faulty(robot, "stop", RobotLost("gone"), clock, math.inf)
+        Faulty(robot, "connect", RobotLost("gone"), clock, math.inf)
+    assert guard.close() is reaches
+
+
+def test_a_measurement_that_is_a_moment_ahead_is_answered():
+    """Two clocks that agree to a hundredth of a second."""
+    robot, guard, clock = guarded()
+    robot.spoil = lambda reading: reading._replace(time_s=reading.time_s + 0.01)
+    guard.begin(0)
+    driven(guard, clock)
+    assert guard.gate.counts[Kind.STALE_COMMAND] == 0
+    assert robot.wire[-1][0] > 0.3

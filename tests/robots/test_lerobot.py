@@ -240,3 +240,37 @@ def test_a_leader_arm_drives_the_follower_through_the_guard_and_the_episode_says
     np.testing.assert_allclose(episode.observations[-1], [10, 30, 20], atol=0.1)
     goals = [line["goal"] for line in sent(port) if "goal" in line]
     np.testing.assert_allclose(list(goals[-1].values()), [10, 30, 20], atol=0.1)
+
+
+def test_the_gripper_of_an_arm_may_close_on_things(port):
+    robot = lerobot_robot("so101_follower", port=port)
+    assert {axis.name: axis.grips for axis in robot.spec.axes} == {
+        "shoulder_pan.pos": False,
+        "elbow_flex.pos": False,
+        "gripper.pos": True,
+    }
+
+
+def test_a_stop_while_a_command_is_sent_goes_back_to_no_earlier_one(port):
+    robot = lerobot_robot("so101_follower", port=port)
+    robot.connect()
+    robot.command(np.array([1.0, 1.0, 1.0]))
+    real = robot._device.send_action
+
+    def send(asked):
+        robot._device.send_action = real
+        answer = real(asked)
+        robot.stop()  # of another thread
+        return answer
+
+    robot._device.send_action = send
+    robot.command(np.array([2.0, 2.0, 2.0]))
+    assert [line["goal"]["elbow_flex"] for line in sent(port)] == [1.0, 2.0, 2.0]
+
+
+def test_no_number_for_what_was_sent_is_noticed(port):
+    robot = lerobot_robot("so101_follower", port=port)
+    robot.connect()
+    robot._device.send_action = lambda asked: {**asked, "gripper.pos": float("nan")}
+    with pytest.raises(RobotError, match="sent nan instead of 50 to gripper"):
+        robot.command(np.array([0.0, 0.0, 50.0]))

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import math
 import os
+import pickle
 import pty
 import signal
 import socket
@@ -19,14 +20,18 @@ import pytest
 from robots.trials import stops, ticks
 from robots.trials.drivers import DirectRobot, FullSpeed, Sway
 
-from understudy.errors import ConfigError, RobotError
+from understudy.errors import ConfigError, RobotError, RobotLost
 from understudy.robots.env import RobotEnv
 from understudy.robots.fake import FakeConfig, FakeRobot
 from understudy.robots.guard import Guard
-from understudy.robots.protocol import Reading
-from understudy.robots.safety import SafetyConfig
+from understudy.robots.guard_messages import Seen, Status, one_line, pack_seen, unpack_seen
+from understudy.robots.limits import Limits
+from understudy.robots.protocol import Reading, RobotSpec
+from understudy.robots.safety_config import SafetyConfig
 from understudy.robots.stop_button import StopButton
+from understudy.robots.wire import Message
 from understudy.rollout import Observer, rollout
+from understudy.spec import Channel
 
 REST_S = 0.140
 BUTTONS = (signal.SIGUSR1, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGHUP, signal.SIGTERM)
@@ -478,3 +483,221 @@ def is_alive(pid):
             return file.read().split()[2] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+class MadeOfWords(DirectRobot):
+    """A driver that pickles by what it was made of, as one with a handle of a library must."""
+
+    def __init__(self, axes):
+        super().__init__(FakeConfig(axes=axes, mode="position", homes=False), time.monotonic)
+
+    def __reduce__(self):
+        return type(self), (len(self.spec.axes),)
+
+
+def test_limits_that_a_person_gave_hold_in_the_guards_process_however_the_driver_pickles():
+    limits = Limits({"joint_1.position": {"velocity": 0.1, "high": 0.15}})
+    robot, safety = limits.hold(MadeOfWords(2), SafetyConfig(ramp_s=0.0))
+    env = RobotEnv(robot, safety)
+    try:
+        env.reset(seed=0)
+        sent = np.array([env.step(np.array([1.0, 1.0]))[-1]["executed_action"] for _ in range(100)])
+    finally:
+        env.close()
+    fastest = np.abs(np.diff(sent, axis=0)).max(axis=0) * 50
+    assert fastest == pytest.approx([0.1, 1.0], rel=1e-3)
+    assert sent[-1] == pytest.approx([0.15, 1.0])
+
+
+class Derived:
+    """A driver that works its spec out whenever somebody asks for it."""
+
+    @property
+    def spec(self):
+        return FakeConfig(axes=1).spec()
+
+    def home(self, seed):
+        return np.zeros(1)
+
+
+def test_limits_hold_where_a_drivers_spec_cannot_be_set():
+    robot, _ = Limits({"joint_1.velocity": {"velocity": 0.2}}).hold(Derived(), SafetyConfig())
+    for one in (robot, pickle.loads(pickle.dumps(robot))):
+        assert one.spec.axes[0].velocity == 0.2
+        assert one.home(0).tolist() == [0.0]
+
+
+def test_ctrl_c_while_a_guard_that_hangs_is_waited_for_stops_the_robot_all_the_same(robot, env):
+    env.reset(seed=0)
+    for _ in range(10):
+        env.step(np.full(6, 0.3))
+    os.kill(env.guard_pid, signal.SIGSTOP)
+    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        env.close()
+    wait_for(lambda: robot.machine.report()["at_rest"], 1.0)
+    assert not env.link._process.is_alive()
+
+
+class Cable(DirectRobot):
+    """A robot whose cable is a file, and which takes a second and a half to connect once it was out."""
+
+    def __init__(self, path):
+        super().__init__(FakeConfig(axes=1, homes=False, control_hz=10.0), time.monotonic)
+        self.path, self.was_out, self.open = path, False, False
+
+    def _note(self, what):
+        with open(f"{self.path}.told", "a") as told:
+            told.write(f"{what} {os.getpid()}\n")
+
+    def _look(self):
+        if not os.path.exists(self.path):
+            self.was_out, self.open = True, False
+        if not self.open:
+            raise RobotLost("nobody answers")
+
+    def connect(self):
+        self.open = os.path.exists(self.path)
+        self._look()
+        if self.was_out:
+            self.open = False
+            self._note("connecting")
+            time.sleep(1.5)
+            self.open = True
+
+    def read(self):
+        self._look()
+        return super().read()
+
+    def stop(self):
+        self._look()
+        self._note("stopped")
+        super().stop()
+
+
+def test_a_stop_that_is_pressed_while_a_slow_driver_connects_is_heard_by_the_guard_itself(tmp_path):
+    cable = tmp_path / "cable"
+    cable.touch()
+    env = RobotEnv(Cable(str(cable)), SafetyConfig(reconnect_s=3.0))
+    try:
+        env.reset(seed=0)
+        for _ in range(3):
+            env.step(np.zeros(1))
+        guard = env.guard_pid
+        cable.unlink()
+
+        def back():
+            cable.touch()
+            env.stop("pressed")
+
+        threading.Timer(0.5, back).start()
+        while not env.stopped:
+            env.step(np.zeros(1))
+        assert "pressed" in env.stopped
+        wait_for(lambda: "stopped" in (tmp_path / "cable.told").read_text())
+        assert is_alive(guard)
+        told = (tmp_path / "cable.told").read_text().splitlines()
+        assert {line.split()[1] for line in told} == {str(guard)}, "nobody else connects beneath it"
+    finally:
+        env.close()
+
+
+@pytest.mark.parametrize("how", ["closed", "SIGKILL", "SIGSTOP"])
+def test_a_terminal_is_given_back_as_it_was(robot, how):
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    env = RobotEnv(robot, keyboard=os.ttyname(slave))
+    try:
+        env.reset(seed=0)
+        wait_for(lambda: termios.tcgetattr(slave) != before)
+        if how != "closed":
+            os.kill(env.guard_pid, getattr(signal, how))
+            time.sleep(0.1)
+    finally:
+        env.close()
+    assert termios.tcgetattr(slave) == before
+    os.close(master)
+    os.close(slave)
+
+
+def test_any_thread_may_take_back_a_stop_while_an_episode_runs(env):
+    env.reset(seed=0)
+    others = [threading.Thread(target=lambda: [env.reset_stop() for _ in range(100)]) for _ in range(2)]
+    for other in others:
+        other.start()
+    for _ in range(30):
+        env.step(np.zeros(6))
+    for other in others:
+        other.join()
+    assert not env.stopped
+
+
+class Slow(DirectRobot):
+    """One command a second, and more than a second to connect."""
+
+    def __init__(self):
+        super().__init__(FakeConfig(axes=1, homes=False, control_hz=1.0), time.monotonic)
+
+    def connect(self):
+        time.sleep(1.3)
+
+
+def test_a_slow_robot_gives_signs_of_life_while_it_connects():
+    env = RobotEnv(Slow())
+    try:
+        env.reset(seed=0)
+        assert not env.stopped
+    finally:
+        env.close()
+
+
+@pytest.mark.parametrize("said", ["servo 3 said b'\0s'", "port caf\udce9", "x" * 100_000, "two\nlines\ts"])
+def test_what_a_driver_says_is_one_line_and_no_key(said):
+    text = f"{said} is broken"
+    seen = Seen(Status.STOPPED, None, np.zeros(6), {}, reason=one_line(text))
+    back = unpack_seen(Message.unpack(pack_seen(seen, 1)), 6, 6)
+    assert (back.reason, back.keys) == (seen.reason, "")
+    assert back.reason.isprintable()
+    assert len(back.reason) <= 1000
+
+
+def test_a_fault_that_does_not_exist_is_refused_and_the_machine_lives(robot):
+    with pytest.raises(ConfigError, match="no fault is called 'dorp'; there are late-reply"):
+        robot.machine.fault("dorp")
+    assert robot.machine.report()["violations"] == {}
+
+
+def test_more_channels_than_a_message_carries_are_refused():
+    axes = FakeConfig(axes=1).spec().axes
+    many = tuple(Channel(f"skin_{index}", "1") for index in range(5000))
+    with pytest.raises(ConfigError, match=r"observes 5000 numbers .*up to 4096"):
+        RobotSpec("skin", 50.0, many, axes)
+
+
+class Buffered(DirectRobot):
+    """Its first measurement of an episode lay in a buffer for a second; a person moves it between two episodes."""
+
+    def __init__(self):
+        super().__init__(FakeConfig(axes=1, homes=False, mode="position"), time.monotonic)
+        self.reads = self.episodes = 0
+
+    def home(self, seed):
+        self.reads = 0
+        self.body._p[:] = 1.2 * self.episodes
+        self.episodes += 1
+
+    def read(self):
+        self.reads += 1
+        reading = super().read()
+        return reading._replace(time_s=reading.time_s - 1.0) if self.reads == 1 else reading
+
+
+def test_an_episode_begins_with_no_measurement_of_the_one_before():
+    env = RobotEnv(Buffered())
+    try:
+        assert env.reset(seed=0)[0].tolist() == [0.0]
+        env.step(np.zeros(1))
+        env.rest()
+        assert env.reset(seed=1)[0] == pytest.approx([1.2])
+    finally:
+        env.close()

@@ -58,7 +58,7 @@ class Operator(Observer):
 
     def tell(self, line):
         self.lines.append(line)
-        if line.startswith(("at rest", "did it")):
+        if line.startswith(("at rest", "did it", "Enter begins")):
             self.keyboard.pressed += self.answers.pop(0)
 
 
@@ -117,7 +117,7 @@ def test_a_discarded_episode_leaves_nothing_and_another_one_is_recorded(tmp_path
 def test_undo_takes_back_what_this_session_saved_and_nothing_else(tmp_path):
     with fake(tmp_path, answers=["\n", "s", "\n"]) as (env, dataset, operator):
         record(env, dataset, operator)
-        operator.answers = ["u\n", "s", "uu\n", "f", "\n"]
+        operator.answers = ["u\n", "s", "uu\n", "\n", "f", "\n"]
         takes = record(env, dataset, operator, seed=1)
         assert outcomes(takes) == ["saved", "undone", "saved"]
         assert takes[1].row == takes[0].row
@@ -310,3 +310,31 @@ def test_the_script_of_the_fake_robot_goes_to_its_pose():
     spec = FakeConfig().spec()
     with pytest.raises(ConfigError, match="does not say where"):
         PoseExpert(RobotSpec("blind", 10, spec.observations[:1], spec.axes))
+
+
+def test_a_stop_on_the_way_home_ends_no_session(tmp_path):
+    answers = ["\n", "s", "\n", "r\n", "s", "\n"]
+    with fake(tmp_path, answers=answers) as (env, dataset, operator):
+        real, way_home = env.link.command, []
+
+        def command(values, observed_s, driver, novelty):
+            way_home.extend([driver] * (driver not in (Driver.POLICY, Driver.EXPERT)))
+            if len(way_home) == 3:
+                env.stop("the stop key was pressed")
+                way_home.append(None)
+            real(values, observed_s, driver, novelty)
+
+        env.link.command = command
+        takes = record(env, dataset, operator, episodes=2, max_steps=150)
+        assert outcomes(takes) == ["saved", "discarded", "saved"]
+        assert "stop key" in takes[1].why
+        assert any(line.startswith("the robot was stopped before the episode began") for line in operator.lines)
+        assert [row.partial for row in dataset.include_partial().rows] == [False, False]
+        assert not (dataset.path / "recording.journal").exists()
+
+
+def test_after_the_last_episode_was_taken_back_enter_is_told_before_it_begins_another_one(tmp_path):
+    with fake(tmp_path, answers=["\n", "s", "u\n", "q"]) as (env, dataset, operator):
+        assert outcomes(record(env, dataset, operator)) == ["saved", "undone"]
+        assert operator.lines[-1] == "Enter begins the next of 1"
+        assert len(dataset) == 0

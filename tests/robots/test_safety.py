@@ -121,7 +121,7 @@ def test_a_start_and_a_takeover_begin_slowly(mode):
             asked = [-2.0] * 6
 
 
-@pytest.mark.parametrize("age_s", [0.21, 5.0, -0.01])
+@pytest.mark.parametrize("age_s", [0.21, 5.0, -0.21])
 def test_a_command_that_answers_an_old_or_future_observation_only_brakes(age_s):
     gate = gate_for("velocity")
     for _ in range(5):
@@ -285,3 +285,89 @@ def test_a_config_that_cannot_work_is_refused(options, message):
 
 def test_modes_are_spelt_as_in_the_protocol():
     assert {str(mode) for mode in Mode} == set(MODES)
+
+
+BOX = ((-0.5, -0.5, -0.5), (0.5, 0.5, 0.5))
+KINEMATICS = {
+    "no numbers": (lambda p: (math.nan if p[0] > 0.3 else p[0], 0.0, 0.0), "gave .nan, 0.0, 0.0."),
+    "an error": (lambda p: (math.sqrt(0.3 - p[0]) / 2, 0.0, 0.0), "raised ValueError: "),
+    "too few": (lambda p: (p[0], 0.0) if p[0] > 0.3 else (p[0], 0.0, 0.0), "three finite numbers"),
+}
+
+
+@pytest.mark.parametrize("what", KINEMATICS)
+@pytest.mark.parametrize("mode", MODES)
+def test_kinematics_that_fail_stop_the_robot(mode, what):
+    forward, message = KINEMATICS[what]
+    gate = SafetyGate(FakeConfig(mode=mode, axes=1).spec(), SafetyConfig(ramp_s=0.0, workspace=BOX), forward)
+    with pytest.raises(RobotError, match=message):
+        gate.begin([0.4])
+    gate.begin([0.0])
+    position = 0.0
+    for _ in range(100):
+        decision = gate.decide([1.0], [position], 0.0)
+        if decision.values is None:
+            break
+        position = decision.values[0] if mode == "position" else position + decision.values[0] * 0.02
+    assert position < 0.3
+    assert decision.kinds == (Kind.NOT_FINITE,)
+    assert "forward()" in decision.reason
+
+
+def test_a_hand_that_would_leave_its_workspace_goes_on_more_slowly():
+    gate = SafetyGate(FakeConfig(axes=1).spec(), SafetyConfig(ramp_s=0.0, workspace=BOX), lambda p: (p[0], 0.0, 0.0))
+    gate.begin([0.0])
+    position, speeds = 0.0, []
+    for _ in range(200):
+        speeds.append(gate.decide([1.0], [position], 0.0).values[0])
+        position += speeds[-1] * 0.02
+    assert 0.48 < position <= 0.5
+    assert any(0.1 < speed < 0.9 for speed in speeds[20:]), "not all at once"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_limit_that_32_bits_have_rounded_is_no_intervention(mode):
+    spec = FakeConfig(mode=mode, axes=1, reach=0.1, velocity=0.1).spec()
+    gate = SafetyGate(spec, SafetyConfig(ramp_s=0.0))
+    gate.begin([0.1 if mode == "position" else -0.1])
+    for _ in range(5):
+        gate.decide([float(np.float32(0.1))], [0.1 if mode == "position" else -0.1], 0.0)
+    assert not gate.counts
+
+
+def test_an_axis_that_grips_may_stay_where_what_it_holds_keeps_it():
+    spec = FakeConfig(mode="position", axes=1).spec()
+    gripping = replace(spec, axes=(replace(spec.axes[0], grips=True),))
+    for held, stops in ((spec, True), (gripping, False)):
+        gate = SafetyGate(held, SafetyConfig(ramp_s=0.0))
+        gate.begin([1.0])
+        try:
+            for step in range(200):
+                assert (
+                    gate.admit(reading([1.0], 0.02 * step)._replace(observation=np.zeros(1, np.float32)), 0.02 * step)
+                    is None
+                )
+                (value,) = gate.decide([-1.0], [1.0], 0.0).values
+            assert not stops
+            assert value == pytest.approx(-1.0), "it squeezes on"
+            gate.begin([1.0])
+        except RobotError:
+            assert stops
+
+
+@pytest.mark.parametrize(("below", "stops"), [(0.11, False), (0.13, True)])
+def test_a_slow_arm_may_hang_a_little_below_where_it_is_sent(below, stops):
+    spec = FakeConfig(mode="position", axes=1, velocity=0.02).spec()
+    gate = SafetyGate(spec, SafetyConfig(ramp_s=0.0))
+    gate.begin([0.0])
+
+    def hang():
+        for step in range(100):
+            (value,) = gate.decide([1.0], [0.0], 0.0).values
+            gate.admit(reading([value - below], 0.02 * step), 0.02 * step)
+
+    if stops:
+        with pytest.raises(RobotError, match="from where its commands lead"):
+            hang()
+    else:
+        hang()

@@ -38,6 +38,7 @@ from understudy.errors import ConfigError, require_within
 from understudy.evaluate import EVALUATION_SEED, agent_for
 from understudy.recipe import LARGEST_SEED
 from understudy.robots.deploy import require_fit
+from understudy.robots.guard_messages import Status
 from understudy.robots.operator_keys import VERDICTS, wait_for_key
 from understudy.robots.safety import Kind
 from understudy.rollout import Step
@@ -96,7 +97,7 @@ def deploy(
         watch = us.Novelty(predictor, distance=novelty, doubt=doubt)
     helper = _helper(expert, env)
     agent_for(predictor, execute=execute, ensemble_decay=ensemble_decay)  # refuses what cannot be executed so
-    safety = us.SafetyConfig(timeout_s=timeout_s, ramp_s=ramp_s, novelty_limit=1.0)
+    safety = us.SafetyConfig(timeout_s=timeout_s, ramp_s=ramp_s)
     place = out or Path("runs") / f"deploy-{robot.replace(':', '-')}"
 
     def fits(spec: Spec) -> None:
@@ -184,6 +185,7 @@ def robot_env(
         if limits is not None:
             robot, safety = us.Limits.read(limits).hold(robot, safety)
         fits(robot.spec.spec())
+        safety.silence_s(robot.spec)  # refuses a time limit that does not fit the rate
         terminal = "/dev/tty" if sys.stdin.isatty() else ""
         world = us.RobotEnv(robot, safety, dry_run=dry_run, keyboard=terminal)
         try:
@@ -255,9 +257,18 @@ def _ctrl_c(world: us.RobotEnv) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("the robot is at rest; what was recorded until then is kept") from None
+        raise KeyboardInterrupt(f"{_how_it_stands(world)}; what was recorded until then is kept") from None
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _how_it_stands(world: us.RobotEnv) -> str:
+    """What is known of the robot's motion, and no more."""
+    if world.stopped:
+        return f"the robot is stopped ({world.stopped})"
+    if world.seen.status is Status.IDLE:
+        return "the robot is at rest"
+    return "nobody has heard yet that the robot is at rest: keep its own stop at hand"
 
 
 def _ask_verdict(world: us.RobotEnv, episode: Episode) -> int:

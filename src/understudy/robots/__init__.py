@@ -8,7 +8,8 @@ from understudy.robots.limits import Limits
 from understudy.robots.names import robot_for
 from understudy.robots.novelty import Novelty, WatchedAgent
 from understudy.robots.protocol import Axis, Mode, Reading, Robot, RobotSpec
-from understudy.robots.safety import Kind, SafetyConfig, SafetyGate
+from understudy.robots.safety import Kind, SafetyGate
+from understudy.robots.safety_config import SafetyConfig
 
 __all__ = [
     "SCRIPTS",

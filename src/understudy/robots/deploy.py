@@ -100,7 +100,7 @@ def deploy(
     observers: Iterable[Observer] = (),
     verdict: Callable[[Episode], int] | None = None,
 ) -> Iterator[Deployed]:
-    """Runs a policy on a robot, once for each seed, and ends after a run in which the robot was stopped.
+    """Runs a policy on a robot, once for each seed, and ends when the robot was stopped, in a run or after it.
 
     Args:
         env: the robot.
@@ -147,6 +147,7 @@ def deploy(
             watched.largest if watched else None,
             (watched.asked_for_help if watched else 0) - helped,
         )
+        env.rest()  # hears of a stop that was pressed since
         if env.stopped:
             return
 

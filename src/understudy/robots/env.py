@@ -17,15 +17,18 @@ from understudy.robots.guard_link import GuardLink, Link
 from understudy.robots.guard_messages import Seen, Status
 from understudy.robots.operator_keys import FAILURE_KEY, SUCCESS_KEY
 from understudy.robots.protocol import Mode, Robot
-from understudy.robots.safety import Kind, SafetyConfig
-from understudy.rollout import OPERATOR_SAYS
+from understudy.robots.safety import Kind
+from understudy.robots.safety_config import HANGS, SafetyConfig
+from understudy.rollout import OPERATOR_SAYS, PAUSED
 from understudy.spec import Channel
 
 _HOMING_S = 30.0
 _HOMED = 0.01  # of an axis' range
+_SETTLES_S = 1.0  # at home, as far as commands go: after it, an axis that hangs a little off is there
 _HOMING_GAIN = 2.0  # 1/s, for axes that take velocities
 _WAIT_S = 4.0  # for a robot that is lost or does not measure
 _POLL_S = 0.02
+_PAUSES = (Kind.SILENCE, Kind.CONNECTION, Kind.STALE_COMMAND, Kind.STALE_OBSERVATION, Kind.NOVELTY)
 _NOBODY = len(Driver)  # drives home
 
 
@@ -35,7 +38,8 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
     `step` hands the action to the guard, waits for the next deadline, and measures. Deadlines are absolute, so that
     small delays do not add up; one that was missed is counted in `overruns`, and the next ones are counted from when
     it was met. `info["executed_action"]` is what left the guard after all limits. An episode ends as truncated when the
-    robot was stopped; `info["stopped"]` says why. Success is what the robot itself reports (a simulated one does) or
+    robot was stopped; `info["stopped"]` says why. `info["paused"]` says that it was not driven for a while, so that
+    what was planned before is of another moment. Success is what the robot itself reports (a simulated one does) or
     what an operator says with the keys `s` and `f`, which end the episode; else it is unknown.
 
     The action space has no limits of its own: the gate is the only one to cut an action, so nothing is hidden from it.
@@ -98,15 +102,16 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
 
         Raises:
             RobotError: the robot cannot be reached, is stopped (`reset_stop` takes that back), or does not measure.
-            ConfigError: an option was given; a robot knows none.
+            ConfigError: an option was given; a robot knows none. Or episodes begin outside of the limits.
         """
         super().reset(seed=seed)
         if options:
             raise ConfigError(f"reset option {sorted(options)[0]!r}; a robot cannot be put into a state")
         self._driver, self.novelty, self._refused_novelty = Driver.POLICY, None, 0.0
         self.keys.clear()
-        self._keep(self.link.begin(0 if seed is None else seed))
+        self._begin(0 if seed is None else seed)
         home = self.seen.home
+        self._require_within(home)
         self._wait_for_reading()
         if home is not None and not self.dry_run:
             self._drive_home(home)
@@ -131,16 +136,11 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
                 f"an action of shape {asked.shape}; {self._robot_spec.name} takes {self.action_space.shape}"
             )
         assert self.seen.reading is not None, "reset() comes first"
+        before = self._pauses()
         self.link.command(asked, self.seen.reading.time_s, int(self._driver), self._refused_novelty)
         self._wait()
         self._keep(self.link.observe())
-        waited_until_s = self._clock() + _WAIT_S
-        while self.seen.status is Status.LOST and self._clock() < waited_until_s:
-            self._sleep(_POLL_S)
-            self._keep(self.link.observe())
-        if self.seen.status is Status.LOST:  # the guard gives up sooner
-            self.stop(f"{Kind.CONNECTION}: {self.seen.reason}")
-            self._keep(self.link.observe())
+        self._wait_while_lost()
         said = self._operator_says()
         reading = self.seen.reading
         assert reading is not None, "a measurement is never forgotten"
@@ -150,17 +150,27 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
             info["success"] = verdict
         if said is not None:
             info[OPERATOR_SAYS] = said
+        if self._pauses() > before:
+            info[PAUSED] = True
         return reading.observation.copy(), float(bool(verdict)), said is not None, bool(self.stopped), info
 
     def close(self) -> None:
-        """Brings the robot to rest and ends the guard."""
+        """Brings the robot to rest and ends the guard.
+
+        Raises:
+            RobotError: the robot could not be told to stop, and nothing has said so yet.
+        """
         self.link.close()
 
     # ---- what a robot has beside ----------------------------------------
 
     def rest(self) -> None:
-        """Brings the robot to rest: nobody drives any more. `rollout` calls it, however it ends."""
+        """Brings the robot to rest: nobody drives any more. `rollout` calls it, however it ends.
+
+        A robot that does not hear it is waited for; `stopped` says where it could not be told.
+        """
         self._keep(self.link.rest())
+        self._wait_while_lost()
 
     def driven_by(self, driver: Driver) -> None:
         """Who drives from the next step on; after a change the gate ramps up anew. `rollout` calls it."""
@@ -211,8 +221,32 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
             self._deadline_s -= early_s
 
     def _keep(self, seen: Seen) -> None:
+        if seen.reading is None and self.seen.reading is not None and seen.status is not Status.RUNNING:
+            seen.reading = self.seen.reading  # where nothing has begun, the last one is never forgotten
         self.seen = seen
         self.keys.extend(seen.keys)
+
+    def _pauses(self) -> int:
+        return sum(self.counts.get(kind, 0) for kind in _PAUSES)
+
+    def _begin(self, seed: int) -> None:
+        """Begins an episode, and again where the connection is lost meanwhile: the robot is not set up for it yet."""
+        until_s = self._clock() + _WAIT_S
+        while True:
+            self._keep(self.link.begin(seed))
+            self._wait_while_lost()
+            if self.seen.status is not Status.IDLE or self._clock() >= until_s:
+                return
+
+    def _wait_while_lost(self) -> None:
+        """Waits until a connection that was lost is back, or is given up."""
+        until_s = self._clock() + _WAIT_S
+        while self.seen.status is Status.LOST and self._clock() < until_s:
+            self._sleep(_POLL_S)
+            self._keep(self.link.observe())
+        if self.seen.status is Status.LOST:  # the guard gives up sooner
+            self.stop(f"{Kind.CONNECTION}: {self.seen.reason}")
+            self._keep(self.link.observe())
 
     def _info(self) -> dict[str, Any]:
         info: dict[str, Any] = {"executed_action": self.seen.executed.astype(np.float32)}
@@ -237,19 +271,34 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         self.rest()
         raise RobotError(f"{self._robot_spec.name} gives no measurement that is new enough")
 
+    def _require_within(self, home: NDArray[np.float64] | None) -> None:
+        """Refuses an episode that would begin where the robot may not be."""
+        for axis, place in zip(self._robot_spec.axes, [] if home is None else home, strict=home is not None):
+            assert axis.low is not None and axis.high is not None, "the gate has refused it"  # noqa: PT018
+            slack = _HOMED * (axis.high - axis.low)
+            if not axis.low - slack <= place <= axis.high + slack:
+                self.rest()
+                raise ConfigError(
+                    f"episodes of {self._robot_spec.name} begin with {axis.name} at {place:.4g}, and its limits are "
+                    f"{axis.low:g} to {axis.high:g}; widen them, or change where the driver's home() is"
+                )
+
     def _require_running(self) -> None:
         if self.seen.status is Status.STOPPED:
-            raise RobotError(
-                f"{self._robot_spec.name} is stopped ({self.seen.reason}); see to the cause, then reset_stop()"
-            )
+            then = "reset_stop()" if self.link.is_alive else "make a new RobotEnv: the guard of this one is gone"
+            raise RobotError(f"{self._robot_spec.name} is stopped ({self.seen.reason}); see to the cause, then {then}")
         if self.seen.status is not Status.RUNNING:
-            raise RobotError(f"{self._robot_spec.name} cannot be reached: {self.seen.reason}")
+            why = self.seen.reason or "its connection is lost whenever an episode begins"
+            raise RobotError(f"{self._robot_spec.name} cannot be reached: {why}")
 
     def _drive_home(self, home: NDArray[np.float64]) -> None:
         axes = self._robot_spec.axes
         moves = np.array([axis.mode is Mode.VELOCITY for axis in axes])
-        near = np.array([_HOMED * ((axis.high or 0.0) - (axis.low or 0.0)) for axis in axes])
-        self._deadline_s = self._clock()
+        low, high = np.array([[axis.low, axis.high] for axis in axes], np.float64).T
+        home, spans = np.clip(home, low, high), high - low
+        near = _HOMED * spans
+        hanging = np.where([axis.grips for axis in axes], np.inf, np.where(moves, _HOMED, HANGS) * spans)
+        self._deadline_s = told_s = self._clock()
         until_s = self._clock() + _HOMING_S
         while self._clock() < until_s:
             self._require_running()
@@ -257,9 +306,14 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
             away = home - self.seen.reading.position
             if (np.abs(away) <= near).all():
                 return  # what comes next is a change of who drives, so a new ramp
+            if not np.allclose(self.seen.executed[~moves], home[~moves], atol=1e-9):
+                told_s = self._clock()
+            elif self._clock() - told_s > _SETTLES_S and (np.abs(away) <= hanging).all():
+                return
             action = np.where(moves, _HOMING_GAIN * away, home)
             self.link.command(action, self.seen.reading.time_s, _NOBODY, 0.0)
             self._wait()
             self._keep(self.link.observe())
+            self._wait_while_lost()
         self.rest()
         raise RobotError(f"{self._robot_spec.name} did not come home within {_HOMING_S:g} s; is something in its way?")

@@ -57,6 +57,16 @@ _LASTS_S = 1.0
 _CLOCK_STEP_S = 3600.0
 
 
+def require_script(name: str) -> None:
+    """Refuses the name of a script that does not exist.
+
+    Raises:
+        ConfigError: there is no such script.
+    """
+    if name not in SCRIPTS:
+        raise ConfigError(f"no fault is called {name!r}; there are {', '.join(SCRIPTS)}")
+
+
 class FaultScripts:
     """Plays one of the scripts to the replies of a machine.
 
@@ -80,8 +90,7 @@ class FaultScripts:
         Raises:
             ConfigError: there is no such script.
         """
-        if name not in SCRIPTS:
-            raise ConfigError(f"no fault is called {name!r}; there are {', '.join(SCRIPTS)}")
+        require_script(name)
         self.__init__(self._axes)  # type: ignore[misc]  # as new
         self._name, self._start_s = name, now_s + after_s
         self._random = np.random.default_rng(seed)

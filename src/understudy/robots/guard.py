@@ -16,14 +16,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.errors import ConfigError, RobotError, RobotLost
-from understudy.robots.guard_messages import Seen, Status
-from understudy.robots.protocol import Axis, Mode, Reading, Robot
-from understudy.robots.safety import Kind, SafetyConfig, SafetyGate
+from understudy.errors import RobotError, RobotLost
+from understudy.robots.guard_messages import Seen, Status, one_line
+from understudy.robots.protocol import Axis, Mode, Reading, Robot, RobotSpec
+from understudy.robots.safety import Kind, SafetyGate
+from understudy.robots.safety_config import LATE_PERIODS, SafetyConfig
 from understudy.robots.watched_driver import WatchedDriver
 
-PERIODS_TO_TIMEOUT = 3.0
-_LATE_PERIODS = 1.5  # after which a missing command is replaced by braking
 _STANDS_PERIODS = 2.0  # after which a robot that takes positions stands at the last one
 _BURST = 1.5  # commands that may follow one another at once
 _RETRY_S = 0.1
@@ -31,6 +30,7 @@ TELLS_S = 3.0  # for which a stop that did not reach the robot is said again and
 _TELLS_LATER_S = 1.0  # so often
 _LOCK_S = 0.05
 _WHILE_S = 0.1
+UNTOLD = "the robot could not be told to stop"
 
 
 class Guard:
@@ -39,12 +39,13 @@ class Guard:
     Args:
         robot: not connected yet.
         config: what is tolerated.
+        spec: with the limits to which the robot is held; the driver's own where not given.
         dry_run: everything but the wire: measurements are real, nothing is sent.
         clock: seconds, monotonic.
 
     Raises:
         ConfigError: a limit of an axis is missing, a workspace is given for a robot without kinematics, or the time
-            limit for silence is shorter than a command may be late.
+            limit for silence does not fit the robot's rate.
     """
 
     def __init__(
@@ -52,22 +53,18 @@ class Guard:
         robot: Robot,
         config: SafetyConfig,
         *,
+        spec: RobotSpec | None = None,
         dry_run: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if dry_run:  # nothing that is not told to move has to
             config = replace(config, frozen_s=math.inf, astray_s=math.inf)
         self._config, self._dry_run, self._clock = config, dry_run, clock
-        self._driver = WatchedDriver(robot, clock)
-        spec = robot.spec
+        spec = robot.spec if spec is None else spec
+        self._driver = WatchedDriver(robot, len(spec.axes), clock)
         self.gate = SafetyGate(spec, config, getattr(robot, "forward", None))
         self._period_s = spec.period_s
-        self._timeout_s = config.timeout_s if config.timeout_s is not None else PERIODS_TO_TIMEOUT * spec.period_s
-        if self._timeout_s <= _LATE_PERIODS * spec.period_s:
-            raise ConfigError(
-                f"timeout_s is {self._timeout_s:g}, within which no next command of {spec.name} is due "
-                f"({spec.control_hz:g} a second); accepted: above {_LATE_PERIODS * spec.period_s:.3g}"
-            )
+        self._timeout_s, self.supervised_s = config.silence_s(spec), config.supervised_s(spec)
         # How long a stop takes at most; nothing is sent before the robot is at rest.
         self._settle_s = max(_stop_s(axis) for axis in spec.axes) + spec.period_s
         self._modes = [axis.mode for axis in spec.axes]
@@ -83,6 +80,7 @@ class Guard:
         self._resume_s: float | None = -math.inf  # when motion may begin again after a stop
         self._lost_s = self._tried_s = -math.inf
         self._told, self._stopped_s = True, -math.inf  # whether the last stop reached the robot, and when it was
+        self._unreached = False  # whether it was tried in vain to tell it
         self._before = Status.IDLE  # that a connection was lost
         self._drives = -1  # who sent the last command
         self._oldest_s = 0.0
@@ -99,7 +97,7 @@ class Guard:
             if not self._told or (self._status is Status.RUNNING and self._resume_s is None):
                 self._halt()  # it may move
             if not self._told:
-                raise RobotLost("the robot could not be told to stop")
+                raise RobotLost(UNTOLD)
             home = self._driver.home(seed)
             now_s = self._clock()
             reading = self._driver.read()
@@ -110,7 +108,7 @@ class Guard:
                 self._halt()  # pressed while the driver was at work, and perhaps not connected yet
         except RobotLost as error:
             self._lose(error)
-            self._before = Status.RUNNING  # what was asked for, once it is back
+            self._before = Status.IDLE  # nothing has begun: whoever asked asks again
             return self.seen()
         except RobotError as error:
             self.stop(str(error))
@@ -142,11 +140,13 @@ class Guard:
         self._flush()
 
     def rest(self) -> Seen:
-        """Nobody drives any more: to rest, and no motion before the next `begin`."""
+        """Nobody drives any more: to rest, and no motion before the next `begin`. One that hears nothing is lost."""
         self._before = Status.IDLE
         if self._turn(Status.RUNNING, Status.IDLE):
             self._pending = None
             self._halt()
+            if self._unreached:
+                self._lose(RobotLost(UNTOLD))
         return self.seen()
 
     def stop(self, reason: str, kind: Kind | None = None) -> None:
@@ -156,7 +156,7 @@ class Guard:
             if kind is not None:
                 self.gate.counts[kind] += 1
             if self._status is not Status.STOPPED:
-                self._status, self._reason = Status.STOPPED, reason
+                self._status, self._reason = Status.STOPPED, one_line(reason)
             self._pending = None
             self._halt()
         finally:
@@ -170,18 +170,22 @@ class Guard:
             self.gate.believe()
         return self.seen()
 
-    def close(self) -> None:
-        """To rest, and the connection closed; a robot that is lost is looked for a while."""
+    def close(self) -> bool:
+        """To rest, and the connection closed; a robot that is lost is looked for a while. Whether it is at rest."""
+        rested = self._told and (self._status is not Status.RUNNING or self._resume_s is not None)
         self._halt()
         while not self._told and self._clock() - self._stopped_s < TELLS_S:
             time.sleep(_RETRY_S)
-            self._told = self._tell()
+            self._tell()
         self._driver.disconnect()
+        return rested or self._told
 
     def seen(self, home: NDArray[np.float64] | None = None) -> Seen:
         """The state as others see it."""
-        counts = dict(self.gate.counts)
-        return Seen(self._status, self._reading, self._executed, counts, self._oldest_s, self._reason, home)
+        counts, reason = dict(self.gate.counts), self._reason
+        if self._status is Status.STOPPED and self._unreached and UNTOLD not in reason:
+            reason += f"; {UNTOLD} yet: use its own stop"
+        return Seen(self._status, self._reading, self._executed, counts, self._oldest_s, reason, home)
 
     # ---- the watchdog ----------------------------------------
 
@@ -225,22 +229,17 @@ class Guard:
         """Whether a call of the driver takes a while, and may."""
         return self._driver.busy_s > _WHILE_S and not self._driver.hangs
 
-    @property
-    def supervised_s(self) -> float:
-        """How often `supervise` wants to be called."""
-        return self._timeout_s / 3
-
     def _tell_again(self, now_s: float) -> float:
         """A stop that did not reach the robot is said again, until it does; when the next time is."""
         if self._told:
             return math.inf
         since_s = now_s - self._stopped_s
         if self._status is Status.RUNNING and since_s > self._config.reconnect_s:
-            self.stop(f"{Kind.CONNECTION}: the robot could not be told to stop", Kind.CONNECTION)
+            self.stop(f"{Kind.CONNECTION}: {UNTOLD}", Kind.CONNECTION)
         every_s = _RETRY_S if since_s <= TELLS_S else _TELLS_LATER_S
         if now_s - self._tried_s >= every_s:
             self._tried_s = now_s
-            self._told = self._tell()
+            self._tell()
             self._resume_s = self._clock() + self._settle_s
         return math.inf if self._told else self._tried_s + every_s
 
@@ -288,7 +287,7 @@ class Guard:
                 self._heard_s = now_s
         self._late = False
         self._emit(decision.values, now_s)
-        self._brake_s = now_s + _LATE_PERIODS * self._period_s
+        self._brake_s = now_s + LATE_PERIODS * self._period_s
         return math.inf
 
     def _refuse(self, kind: Kind, now_s: float) -> None:
@@ -303,7 +302,9 @@ class Guard:
         decision = self.gate.hold(Kind.LATE, reading.position.tolist(), now_s - reading.time_s, again=self._late)
         self._late = True
         self._brake_s = now_s + self._period_s
-        if decision.values is not None:
+        if decision.values is None:
+            self.stop(decision.reason)
+        else:
             self._emit(decision.values, now_s)
 
     def _emit(self, values: list[float], now_s: float) -> None:
@@ -357,10 +358,15 @@ class Guard:
             moves = np.array([mode is Mode.VELOCITY for mode in self._modes])
             self._executed = np.where(moves, 0.0, self._executed)
         self._told = False  # while it is being told, which may take a while
-        self._told = self._dry_run or self._tell()
+        self._tell()
         self._resume_s = self._clock() + self._settle_s
 
-    def _tell(self) -> bool:
+    def _tell(self) -> None:
+        """Tells the robot to stop, where it can be reached."""
+        self._told = self._dry_run or self._reached()
+        self._unreached = not self._told
+
+    def _reached(self) -> bool:
         """Whether the robot could be told to stop; one that nobody has ever connected to needs not be."""
         if self._driver.opened == 0 and self._status is Status.IDLE:
             return True
@@ -390,7 +396,7 @@ class Guard:
         self._lost_s = self._tried_s = self._clock()
         with self._lock:
             if not self._is_stopped:  # pressed meanwhile
-                self._status, self._reason = Status.LOST, str(error)
+                self._status, self._reason = Status.LOST, one_line(str(error))
 
     def _retry(self, now_s: float) -> None:
         try:
@@ -398,7 +404,7 @@ class Guard:
                 self._driver.connect()
             self._halt()  # nobody knows what it did meanwhile
             if not self._told:
-                raise RobotLost("the robot could not be told to stop")
+                raise RobotLost(UNTOLD)
             reading = self._driver.read()
             self.gate.admit(reading, self._clock())
         except RobotLost as error:

@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.errors import ConfigError, RobotError
-from understudy.robots.guard import TELLS_S, Guard
-from understudy.robots.guard_messages import ALIVE, Ask, Seen, Status, unpack_seen
+from understudy.robots.guard import TELLS_S, UNTOLD, Guard
+from understudy.robots.guard_messages import ALIVE, Ask, Seen, Status, one_line, unpack_seen
 from understudy.robots.guard_process import serve_guard
 from understudy.robots.processes import said_ready, start
 from understudy.robots.protocol import Robot
-from understudy.robots.safety import Kind, SafetyConfig
+from understudy.robots.safety import Kind
+from understudy.robots.safety_config import SafetyConfig
+from understudy.robots.terminal import KeptTerminal
 from understudy.robots.watched_driver import CALL_S, CONNECT_S, connecting_again
 from understudy.robots.wire import LARGEST, SOCKET_TYPE, Message
 
@@ -25,7 +27,7 @@ _START_S = 60.0
 _ANSWER_S = 0.8  # without an answer or a sign of life from the guard, after which it is taken to hang
 _RESCUE_S = CONNECT_S + 2 * CALL_S
 _AGAIN_S = 0.05
-_LONGEST_REASON = 500  # characters
+_LONGEST_PRESS = 500  # characters
 _CLOSE_S = TELLS_S + CALL_S  # the same of a guard that is told to close
 
 
@@ -45,7 +47,12 @@ class Link(Protocol):
     def press(self, reason: str) -> None:
         """The stop button."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Brings the robot to rest and lets go of it.
+
+        Raises:
+            RobotError: it could not be told to stop, and nobody has said so yet.
+        """
 
     @property
     def is_alive(self) -> bool:
@@ -81,7 +88,8 @@ class LocalLink:
         self._guard.stop(reason, Kind.BUTTON)
 
     def close(self) -> None:
-        self._guard.close()
+        if not self._guard.close():
+            _require_said(self._guard.seen().reason)
 
 
 class GuardLink:
@@ -91,7 +99,8 @@ class GuardLink:
     dies or hangs, this process connects to the robot anew and stops it.
 
     Args:
-        robot: not connected yet; it is pickled.
+        robot: not connected yet; it is pickled, and its spec beside it: a driver that pickles by the arguments it was
+            made of would forget the limits that a person gave since.
         config: what is tolerated.
         dry_run: everything but the wire.
         keyboard: path of a terminal on which the guard listens for the stop keys; none where empty.
@@ -104,18 +113,20 @@ class GuardLink:
     def __init__(self, robot: Robot, config: SafetyConfig, *, dry_run: bool = False, keyboard: str = "") -> None:
         Guard(robot, config)  # refuses what it must here, where there is somebody to read it
         self._robot, self._dry_run = robot, dry_run
-        self._axes, self._channels = len(robot.spec.axes), len(robot.spec.observations)
+        spec = robot.spec
+        self._axes, self._channels = len(spec.axes), len(spec.observations)
         self._asked = 0
         self._closing = False
         self._dead = ""
-        self._lock = threading.Lock()
+        self._lock, self._asking = threading.Lock(), threading.Lock()
+        self._terminal = KeptTerminal(keyboard)
         self._last = Seen(Status.IDLE, None, np.zeros(self._axes))
         self._wire, theirs = socket.socketpair(socket.AF_UNIX, SOCKET_TYPE)
         self._button, their_button = socket.socketpair(socket.AF_UNIX, SOCKET_TYPE)
         self._life, their_life = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ends = (theirs, their_button, their_life)
         try:
-            self._process = start(serve_guard, config, dry_run, keyboard, *ends, carried=robot, name="guard")
+            self._process = start(serve_guard, spec, config, dry_run, keyboard, *ends, carried=robot, name="guard")
         except Exception as error:  # whatever pickling a driver raises
             self._hang_up()
             raise ConfigError(
@@ -161,22 +172,27 @@ class GuardLink:
         return self._request(Message(Ask.RESET))
 
     def press(self, reason: str) -> None:
-        said = reason.replace("\0", " ")[:_LONGEST_REASON] or "pressed"  # nothing at all would be an end
+        said = one_line(reason, _LONGEST_PRESS) or "pressed"  # nothing at all would be an end
         with contextlib.suppress(OSError):
-            self._button.send(said.encode(errors="replace"))
+            self._button.send(said.encode())
 
     def close(self) -> None:
         if self._closing:
             return
         self._closing = True
-        self._send(Message(Ask.CLOSE))
-        self._wait_for_its_end()
-        if not self._dead and self._process.exitcode != 0:  # it hangs or has died, and the robot may move
-            self._process.kill()
+        told = True
+        try:
+            self._send(Message(Ask.CLOSE))
+            self._wait_for_its_end()
+        finally:  # also where a person does not want to wait: the robot comes first
+            self._process.join(_ANSWER_S)
+            if not self._dead and self._process.exitcode != 0:  # it hangs, has died or failed, and the robot may move
+                self._end_guard()
+                told = self._stop_from_here()
             self._process.join()
-            self._stop_from_here()
-        self._process.join()
-        self._hang_up()
+            self._hang_up()
+        if not told:
+            _require_said(self._last.reason)
 
     def _hang_up(self) -> None:
         for end in (self._wire, self._button, self._life):
@@ -190,7 +206,16 @@ class GuardLink:
             except OSError:
                 self._rescue("the guard's process has died")
 
+    def _end_guard(self) -> None:
+        self._process.kill()  # one that hangs may still hold the wire
+        self._process.join(CALL_S)
+        self._terminal.give_back()
+
     def _request(self, message: Message) -> Seen:
+        with self._asking:  # any thread may take back a stop, and an answer is for whoever asked
+            return self._answer_to(message)
+
+    def _answer_to(self, message: Message) -> Seen:
         self._asked += 1
         self._send(message._replace(id=self._asked))
         until_s = time.monotonic() + _ANSWER_S
@@ -199,7 +224,7 @@ class GuardLink:
             if data:
                 answer = Message.unpack(data)
                 if answer.id == self._asked:
-                    self._last = unpack_seen(answer, self._channels, self._axes, self._last)
+                    self._last = unpack_seen(answer, self._channels, self._axes)
                     return self._last
                 if answer.id == ALIVE:
                     until_s = time.monotonic() + _ANSWER_S
@@ -227,7 +252,6 @@ class GuardLink:
         while data := self._receive(until_s):
             if Message.unpack(data).id == ALIVE:
                 until_s = max(until_s, time.monotonic() + _ANSWER_S)
-        self._process.join(_ANSWER_S)
 
     def _watch(self) -> None:
         """Waits for the guard's end, also while the policy computes."""
@@ -240,19 +264,19 @@ class GuardLink:
         with self._lock:
             if self._dead or self._closing:
                 return
-            self._process.kill()  # one that hangs may still hold the wire
-            self._process.join(CALL_S)
+            self._end_guard()
             told = self._stop_from_here()
-            how = "the robot was stopped from here" if told else "the robot could not be reached: use its own stop"
+            how = "the robot was stopped from here" if told else f"{UNTOLD}: use its own stop"
             self._dead = f"{reason}; {how}"
 
     def _stop_from_here(self) -> bool:
         """Whether the robot could be told to stop from this process, without waiting long for a driver that hangs."""
+        if self._dry_run:
+            return True
         told: list[str] = []
-        if not self._dry_run:
-            helper = threading.Thread(target=self._stop_it, args=(told,), daemon=True)
-            helper.start()
-            helper.join(_RESCUE_S)
+        helper = threading.Thread(target=self._stop_it, args=(told,), daemon=True)
+        helper.start()
+        helper.join(_RESCUE_S)
         return bool(told)
 
     def _stop_it(self, told: list[str]) -> None:
@@ -266,3 +290,9 @@ class GuardLink:
             if time.monotonic() > until_s:
                 return
             time.sleep(_AGAIN_S)
+
+
+def _require_said(reason: str) -> None:
+    """Raises where a robot may still move, unless the `reason` of its last stop says so."""
+    if UNTOLD not in reason:
+        raise RobotError(f"{UNTOLD}: use its own stop")

@@ -13,9 +13,18 @@ from understudy.robots.protocol import Reading
 from understudy.robots.safety import Kind
 from understudy.robots.wire import Message
 
+LONGEST_REASON = 1000  # characters
 ALIVE = 0  # id of a message that answers nothing: the guard lives, and waits for the driver
 _KINDS = tuple(Kind)
 _NO_READING, _JUDGES, _SUCCEEDED, _HAS_HOME = 1, 2, 4, 8
+
+
+def one_line(text: str, longest: int = LONGEST_REASON) -> str:
+    """What a driver or a person says, as a message can carry it: printable, on one line, and not too long."""
+    printable = "".join(
+        sign if sign.isprintable() else " " for sign in text[: 2 * longest].encode(errors="replace").decode()
+    )
+    return " ".join(printable.split())[:longest]
 
 
 class Ask(IntEnum):
@@ -44,7 +53,7 @@ class Seen:
 
     Args:
         status: what it is doing.
-        reading: the last good measurement; None before the first.
+        reading: the last good measurement; None before the first one since the episode began.
         executed: (A,) what was last sent to the robot.
         counts: interventions by kind, since the guard began.
         oldest_s: age of the oldest observation that a command was sent for, since the episode began.
@@ -84,9 +93,9 @@ def pack_seen(seen: Seen, id: int) -> bytes:
     return Message(0, flags, id, time_s, seen.oldest_s, np.concatenate(parts, dtype=np.float64), text).pack()
 
 
-def unpack_seen(message: Message, channels: int, axes: int, before: Seen) -> Seen:
-    """The answer that `pack_seen` packed; where it has no reading, the one `before` is the last."""
-    reading, start = before.reading, 0
+def unpack_seen(message: Message, channels: int, axes: int) -> Seen:
+    """The answer that `pack_seen` packed."""
+    reading, start = None, 0
     if not message.flags & _NO_READING:
         succeeded = bool(message.flags & _SUCCEEDED) if message.flags & _JUDGES else None
         observation = message.values[:channels].astype(np.float32)

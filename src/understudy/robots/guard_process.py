@@ -8,22 +8,25 @@ import math
 import selectors
 import signal
 import socket
+import sys
 import time
 
 from understudy.robots.guard import Guard
 from understudy.robots.guard_messages import ALIVE, Ask, pack_seen
 from understudy.robots.processes import READY
-from understudy.robots.protocol import Robot
-from understudy.robots.safety import SafetyConfig
+from understudy.robots.protocol import Robot, RobotSpec
+from understudy.robots.safety_config import SafetyConfig
 from understudy.robots.stop_button import StopButton
 from understudy.robots.wire import LARGEST, Message
 
 _PULSE_S = 0.2
-_LOOKS_S = 1.0  # at the latest, after a stop by another thread
+_LOOKS_S = 0.1  # at the latest, after a stop by another thread, which leaves it to this one to connect
+STOPPED_NOBODY = 3  # exit code of a guard that could not tell its robot to stop
 
 
 def serve_guard(
     robot: Robot,
+    spec: RobotSpec,
     config: SafetyConfig,
     dry_run: bool,
     keyboard: str,
@@ -34,14 +37,17 @@ def serve_guard(
     """The life of a guard's process: until it is told to close, or whoever drives is gone."""
     gc.freeze()
     gc.disable()  # a collection is a pause, and nothing here makes cycles
-    guard = Guard(robot, config, dry_run=dry_run)
+    guard = Guard(robot, config, spec=spec, dry_run=dry_run)
+    guard.gate.warm_up()
     stopper = StopButton(guard, button, keyboard, _Pulse(guard, wire))
     try:
         life.send(READY)
         _serve(guard, wire, stopper)
     finally:
-        guard.close()
+        told = guard.close()
         stopper.close()
+    if not told:
+        sys.exit(STOPPED_NOBODY)
 
 
 class _Pulse:

@@ -145,11 +145,11 @@ class LeRobotRobot:
             RobotError: LeRobot sent something else, so the recorded commands would be wrong.
         """
         with self._wire:
+            self._held = values.copy()  # before it is sent: a stop that comes meanwhile goes back to no earlier one
             sent = self._send(values)
-        self._held = values.copy()
         changed = np.abs(sent - values) / self._spans
         axis = int(np.argmax(changed))
-        if changed[axis] > _CHANGED:
+        if not changed[axis] <= _CHANGED:  # also where it is no number
             raise RobotError(
                 f"{self._device} sent {sent[axis]:g} instead of {values[axis]:g} to {self._axes[axis]}, by limits of "
                 "its own; give the gate the same in --limits"
@@ -310,7 +310,7 @@ def _spec_of(device: Any, kind: str, control_hz: float) -> RobotSpec:
                 "drives LeRobot's arms and hands"
             )
         unit, low, high = scales.get(name, ("", None, None))
-        axes.append(Axis(name, unit, Mode.POSITION, low, high))
+        axes.append(Axis(name, unit, Mode.POSITION, low, high, grips="gripper" in name))
     channels = tuple(Channel(name, scales[name][0] if name in scales else "") for name in observed)
     return RobotSpec(f"lerobot:{kind}", control_hz, channels, tuple(axes))
 

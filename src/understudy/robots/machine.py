@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.errors import RobotError, RobotLost
+from understudy.robots.faults import require_script
 from understudy.robots.processes import READY, said_ready, start
 from understudy.robots.protocol import Reading, RobotSpec
 from understudy.robots.wire import LARGEST, SOCKET_TYPE, Message
@@ -275,7 +276,13 @@ class Machine:
         return content
 
     def fault(self, name: str, seed: int = 0, after_s: float = 0.0) -> None:
-        """Lets something go wrong, so many seconds from now; the names are those of `faults.py`."""
+        """Lets something go wrong, so many seconds from now; the names are those of `faults.py`.
+
+        Raises:
+            ConfigError: there is no such fault.
+            RobotLost: the machine cannot be reached.
+        """
+        require_script(name)
         self._ask(Message(Kind.FAULT, text=json.dumps({"name": name, "seed": seed, "after_s": after_s})))
 
     def close(self) -> None:

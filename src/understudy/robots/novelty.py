@@ -94,6 +94,12 @@ class WatchedAgent:
         self._helped = 0
         self.value = self.largest = 0.0
 
+    def replan(self) -> None:
+        """Lets the agent forget its open chunks, where it has any."""
+        replan = getattr(self._agent, "replan", None)
+        if replan is not None:
+            replan()
+
     def act(self, observation: NDArray[np.float32]) -> Command:
         """The command for an observation (D,): the agent's, or the expert's with a label."""
         command = self._agent.act(observation)
@@ -108,9 +114,7 @@ class WatchedAgent:
         if not self._helped:
             return command
         self._helped -= 1
-        replan = getattr(self._agent, "replan", None)
-        if replan is not None:
-            replan()  # what the policy had planned was for another course
+        self.replan()  # what the policy had planned was for another course
         label = ask(self._expert, observation)
         return Command(label, Driver.EXPERT, label)
 

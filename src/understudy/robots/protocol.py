@@ -16,6 +16,8 @@ from understudy.errors import ConfigError
 from understudy.spec import Channel, Spec
 
 _HIGHEST_HZ = 2000.0
+_MOST_CHANNELS, _MOST_AXES = 4096, 256  # a message between the processes carries no more
+_GRIPS = "grips"
 _NOT_IN_AN_ID = re.compile(r"[^\w.-]")
 
 
@@ -42,6 +44,7 @@ class Axis:
         acceleration: largest change of the velocity, per second squared.
         step: largest change from one command to the next, in the command's unit; where not given, what velocity
             (acceleration, for velocities) allows within one control period.
+        grips: whether it closes on things, so that it rightly stays where it is not told to be.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Axis:
     velocity: float | None = None
     acceleration: float | None = None
     step: float | None = None
+    grips: bool = False
 
     def missing(self) -> tuple[str, ...]:
         """The limits that nobody has given."""
@@ -97,6 +101,11 @@ class RobotSpec:
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ConfigError(f"{self.name} has two {kind} channels called {twice[0]!r}; names differ")
+        if len(self.observations) > _MOST_CHANNELS or len(self.axes) > _MOST_AXES:
+            raise ConfigError(
+                f"{self.name} observes {len(self.observations)} numbers and has {len(self.axes)} axes; accepted: up to "
+                f"{_MOST_CHANNELS} and {_MOST_AXES}; images are not observed"
+            )
         for axis in self.axes:
             _require_sense(axis)
 
@@ -110,8 +119,10 @@ class RobotSpec:
         actions = tuple(axis.channel() for axis in self.axes)
         return Spec(f"robot/{_NOT_IN_AN_ID.sub('-', self.name)}", self.control_hz, self.observations, actions)
 
-    def limited(self, limits: Mapping[str, Mapping[str, float]]) -> RobotSpec:
+    def limited(self, limits: Mapping[str, Mapping[str, float | bool]]) -> RobotSpec:
         """The same robot with the limits that a person gives for its axes: `{axis: {"low": ..., "velocity": ...}}`.
+
+        Beside limits, `{"grips": True}` says that an axis closes on things.
 
         Raises:
             ConfigError: an axis or a limit that does not exist, or a value that cannot be one.
@@ -124,10 +135,14 @@ class RobotSpec:
             for key, value in values.items():
                 if key not in accepted:
                     raise ConfigError(f"{key!r} is no limit of the axis {name}; accepted: {', '.join(accepted)}")
-                if isinstance(value, bool) or not isinstance(value, int | float):
-                    raise ConfigError(f"{key} of the axis {name} is {value!r}; it is a number")
+                if key == _GRIPS:
+                    if not isinstance(value, bool):
+                        raise ConfigError(f"{key} of the axis {name} is {str(value)[:60]!r}; it is true or false")
+                    continue
+                if not _is_number(value):
+                    raise ConfigError(f"{key} of the axis {name} is {str(value)[:60]!r}; it is a number")
                 _require_tighter(known[name], key, float(value))
-            given: dict[str, Any] = {key: float(value) for key, value in values.items()}
+            given: dict[str, Any] = {k: value if k == _GRIPS else float(value) for k, value in values.items()}
             known[name] = replace(known[name], **given)
         return replace(self, axes=tuple(known.values()))
 
@@ -193,6 +208,17 @@ class Robot(Protocol):
 
     def disconnect(self) -> None:
         """Closes the connection. Never raises, and moves nothing."""
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number that a float can hold, which not every whole number in a file is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
 
 
 def _require_tighter(axis: Axis, key: str, value: float) -> None:

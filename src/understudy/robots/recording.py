@@ -16,7 +16,7 @@ from understudy.dataset.index import Row
 from understudy.dataset.journal import Journal
 from understudy.dataset.store import Dataset
 from understudy.episode import UNKNOWN, Episode
-from understudy.errors import UnderstudyError, require_within
+from understudy.errors import RobotError, UnderstudyError, require_within
 from understudy.robots.env import RobotEnv
 from understudy.robots.guard_messages import Status
 from understudy.robots.operator_keys import (
@@ -50,7 +50,7 @@ class Take:
         outcome: what became of the episode.
         row: of the dataset; None where the episode was discarded.
         episode: what happened; None where it was discarded, or was saved before and taken back.
-        why: the robot was stopped; empty where it was not.
+        why: the robot was stopped, also on its way home, when there is no episode to keep; empty where it was not.
     """
 
     outcome: Outcome
@@ -114,7 +114,7 @@ def record_on(
     begun = False
     while True:
         if session.attended or begun:
-            yield from session.rest(math.inf if rest_s is None else rest_s, left=episodes - len(session.saved))
+            yield from session.rest(math.inf if rest_s is None else rest_s, episodes)
         if session.over or len(session.saved) >= episodes:
             return
         yield session.take(expert, seed, max_steps, after_success, looking)
@@ -149,7 +149,7 @@ class _Session:
         observers: tuple[Observer, ...],
     ) -> Take:
         """Records one episode."""
-        journal = Journal(self._dataset, seed=seed)
+        journal, begun = Journal(self._dataset, seed=seed), _Begun()
         try:
             episode = rollout(
                 self._env,
@@ -157,16 +157,20 @@ class _Session:
                 seed=seed,
                 max_steps=max_steps,
                 after_success=after_success,
-                observers=(journal, *observers, _DiscardKey(self._env)),
+                observers=(journal, begun, *observers, _DiscardKey(self._env)),
             )
             if episode.success == UNKNOWN and self.attended and not self._env.stopped:
                 episode = replace(episode, success=self._verdict())
         except _Discarded:
             journal.discard()
             return Take(Outcome.DISCARDED)
-        except (UnderstudyError, KeyboardInterrupt):
-            journal.keep()  # what happened until then is data, too
-            raise
+        except (UnderstudyError, KeyboardInterrupt) as error:
+            if begun.seen or not self._waits_for_reset(error):
+                journal.keep()  # what happened until then is data, too
+                raise
+            journal.discard()
+            self._tell(f"the robot was stopped before the episode began ({self._env.stopped})")
+            return Take(Outcome.DISCARDED, why=self._env.stopped)
         why = self._env.stopped
         row = self._dataset.append(replace(episode, partial=bool(why)))
         if why:
@@ -174,16 +178,24 @@ class _Session:
         self.saved.append(row)
         return Take(Outcome.SAVED, row, episode)
 
-    def rest(self, seconds: float, *, left: int) -> Iterator[Take]:
+    def _waits_for_reset(self, error: BaseException) -> bool:
+        """Whether a robot that was stopped on its way home waits for the operator, who is there to see to it."""
+        return self.attended and isinstance(error, RobotError) and bool(self._env.stopped) and self._env.link.is_alive
+
+    def rest(self, seconds: float, episodes: int) -> Iterator[Take]:
         """Waits until the operator or the time says to go on; yields what is taken back meanwhile."""
+        left = episodes - len(self.saved)
         if self.attended:
-            goes_on = f"Enter begins the next of {left}" if left > 0 else "that was the last one: Enter ends"
+            goes_on = _begins_next(left) if left > 0 else "that was the last one: Enter ends"
             self._tell(f"at rest; {goes_on}, u takes the last one back, r takes back a stop, q ends")
         until_s = self._clock() + seconds
         while not self.over and self._clock() < until_s:
             seen = self._env.link.observe()
             stopped = seen.reason if seen.status is Status.STOPPED and self._env.link.is_alive and left > 0 else ""
+            told_left = left
             for key in seen.keys:
+                if key == BEGIN_KEY and told_left <= 0 < left:
+                    continue  # it was pressed to end, before anybody was told that it would begin another one
                 if key == BEGIN_KEY and stopped:
                     self._tell(f"the robot is stopped ({stopped}); see to the cause, then r takes it back")
                 elif key == BEGIN_KEY:
@@ -193,6 +205,9 @@ class _Session:
                     return
                 if key == UNDO_KEY:
                     yield from self._undo()
+                    if left <= 0 < episodes - len(self.saved):
+                        self._tell(_begins_next(episodes - len(self.saved)))
+                    left = episodes - len(self.saved)
                 if key == RESET_KEY:
                     self._env.reset_stop()
                     stopped = ""
@@ -221,8 +236,21 @@ class _Session:
         return VERDICTS.get(key, UNKNOWN)
 
 
+def _begins_next(left: int) -> str:
+    return f"Enter begins the next of {left}"
+
+
 class _Discarded(Exception):
     """The operator threw the episode away."""
+
+
+class _Begun(Observer):
+    """Knows whether the episode has begun, after the way home."""
+
+    seen = False
+
+    def on_start(self, env: gym.Env[Any, Any], observation: Any) -> None:
+        self.seen = True
 
 
 class _DiscardKey(Observer):

@@ -10,8 +10,8 @@ position p with velocity v, period dt and limits V (velocity) and A (acceleratio
     1. is at most V, and less while the gate ramps up                               |w| <= V * ramp
     2. leaves room to brake before the end of the range: w r + w^2 / (2 A) <= high - p, so
                                                      w <= A (sqrt(r^2 + 2 (high - p) / A) - r), likewise below;
-       r is how long w lasts before braking can begin: dt, or 2 dt where velocities are commanded, since they go on
-       when a command is late
+       r is how long w lasts before braking can begin: dt, or where velocities are commanded, which go on until
+       something else is said, a period, the silence that is tolerated, and what it takes to notice it
     3. differs from v by at most A dt. This one is last: where two rules disagree (a takeover at full speed, a
        range that was left), the robot brakes as fast as it may, and no faster.
 
@@ -21,22 +21,26 @@ v - A dt. A step limit is a velocity (an acceleration, where velocities are comm
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 from typing import NamedTuple
 
-from understudy.errors import ConfigError, RobotError, require_within
+from understudy.errors import ConfigError, RobotError
 from understudy.robots.protocol import Axis, Mode, Reading, RobotSpec
+from understudy.robots.safety_config import HANGS, SafetyConfig
+from understudy.robots.workspace import Workspace
 
 _ABSURD_COMMAND = 1000.0  # half-ranges of an axis: no working policy asks for more
 _ABSURD_READING = 1e9  # no sensor of a robot says more, in any unit in use
 _RESTS_OUTSIDE = 0.01  # of its range: so far outside may an axis that takes velocities begin, and only move back
 _ROUNDED = 0.001  # of its range: so far outside may an axis that takes positions be measured, and be sent to its end
 _EPSILON = 1e-9
+_PARTS = (0.5, 0.25, 0.125)  # of a motion that would leave the workspace, which are tried before it is braked
+_ROUNDED_32 = 2.0**-23  # by so much, relatively, may a number of 32 bits be beyond the one that was meant
 
 
 class Kind(StrEnum):
@@ -61,57 +65,6 @@ class Kind(StrEnum):
     BUTTON = "stop button"
 
 
-@dataclass(frozen=True, slots=True)
-class SafetyConfig:
-    """What the gate and the guard tolerate.
-
-    Args:
-        timeout_s: silence after which the robot is stopped; three control periods where not given.
-        stale_s: age of an observation, and of a command counted from the observation that it answers, above which
-            nothing moves on its account.
-        ramp_s: over which the velocity limit rises from 0 at the first command, after every pause, and after every
-            change of who drives.
-        frozen_s: how far an axis may be led, as seconds at full speed, while not one bit of its measured position
-            changes.
-        astray_s: how far an axis may be from where its commands should have brought it, as seconds at full speed; where
-            velocities are commanded, a difference is forgotten within a second.
-        patience_s: of refusing every command, after which the robot is stopped for good.
-        reconnect_s: for which a lost connection is tried again.
-        novelty_limit: how strange an observation may be (`novelty.py`); infinite where nothing measures it.
-        workspace: lowest and highest corner (x, y, z) in metres of where the hand may be; for robots that know their
-            kinematics.
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
-
-    timeout_s: float | None = None
-    stale_s: float = 0.2
-    ramp_s: float = 0.5
-    frozen_s: float = 0.3
-    astray_s: float = 0.3
-    patience_s: float = 1.0
-    reconnect_s: float = 2.0
-    novelty_limit: float = math.inf
-    workspace: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
-
-    def __post_init__(self) -> None:
-        require_within("timeout_s", self.timeout_s, 0.002, 1.0)
-        require_within("stale_s", self.stale_s, 0.002, 1.0)
-        require_within("ramp_s", self.ramp_s, 0.0, 60.0)
-        require_within("frozen_s", self.frozen_s, 0.01)
-        require_within("astray_s", self.astray_s, 0.01)
-        require_within("patience_s", self.patience_s, 0.0, 4.0)
-        require_within("reconnect_s", self.reconnect_s, 0.0, 3.0)
-        require_within("novelty_limit", self.novelty_limit, 0.0)
-        if self.workspace is not None:
-            low, high = self.workspace
-            if not len(low) == len(high) == 3 or not all(a < b for a, b in zip(low, high, strict=True)):
-                raise ConfigError(
-                    f"workspace is {self.workspace}; it is two corners (x, y, z), each low below its high"
-                )
-
-
 class Decision(NamedTuple):
     """What may be sent instead of what was asked.
 
@@ -129,7 +82,7 @@ class Decision(NamedTuple):
 class _Limits:
     """The limits of one axis as plain numbers, and what was last sent to it."""
 
-    def __init__(self, axis: Axis, period_s: float, config: SafetyConfig) -> None:
+    def __init__(self, axis: Axis, spec: RobotSpec, config: SafetyConfig) -> None:
         if axis.missing():
             raise ConfigError(
                 f"nobody has given {', '.join(axis.missing())} of the axis {axis.name}; without limits nothing moves; "
@@ -137,6 +90,7 @@ class _Limits:
             )
         assert axis.low is not None and axis.high is not None  # noqa: PT018  (missing() has said so)
         assert axis.velocity is not None and axis.acceleration is not None  # noqa: PT018
+        period_s = spec.period_s
         self.name, self.low, self.high = axis.name, axis.low, axis.high
         self.moves = axis.mode is Mode.VELOCITY
         self.top, self.brake = axis.velocity, axis.acceleration
@@ -150,8 +104,12 @@ class _Limits:
         self.absurd = _ABSURD_COMMAND * half
         self.jolt = min(self.brake * period_s, self.top) * period_s  # how far one command may lead from rest
         self.frozen = config.frozen_s * self.top  # led so far, a sensor that has not changed is frozen
-        self.astray = config.astray_s * self.top  # from where the commands should have brought it
-        self.lasts = (2 if self.moves else 1) * period_s  # of a velocity, before braking can begin
+        hangs = 0.0 if self.moves else HANGS * (self.high - self.low)
+        self.astray = max(config.astray_s * self.top, hangs)  # from where the commands should have brought it
+        if axis.grips:
+            self.frozen = self.astray = math.inf  # what it holds keeps it where it is
+        silent_s = config.silence_s(spec) + config.supervised_s(spec)
+        self.lasts = period_s + (silent_s if self.moves else 0.0)  # of a velocity, before braking can begin
         self.p = self.v = self.want = 0.0  # position and velocity last sent, and position last asked for
         self.seen = math.nan  # position last measured
         self.led = self.furthest = 0.0  # how far commands have led since that changed, and at most
@@ -160,6 +118,12 @@ class _Limits:
         self.least = self.most = 0.0  # where it may be by now
         # Velocities last sent, as many as there can be within the age of a measurement; at once may follow two.
         self.sent: deque[float] = deque([0.0], math.ceil(config.stale_s / period_s) + 3)
+
+    def meant(self, asked: float) -> float:
+        """What was asked, where 32 bits have rounded a limit to just beyond it."""
+        low, high = (-self.top, self.top) if self.moves else (self.low, self.high)
+        nearest = min(max(asked, low), high)
+        return nearest if abs(asked - nearest) <= _ROUNDED_32 * max(-low, high, low, -high) else asked
 
     @property
     def unseen(self) -> float:
@@ -189,8 +153,9 @@ class SafetyGate:
             raise ConfigError(
                 f"{spec.name} does not tell where its hand is, so a workspace cannot be kept; leave it out"
             )
-        self._period_s, self._config, self._forward = spec.period_s, config, forward
-        self._axes = [_Limits(axis, spec.period_s, config) for axis in spec.axes]
+        self._period_s, self._config = spec.period_s, config
+        self._workspace = Workspace(config.workspace, forward) if config.workspace and forward else None
+        self._axes = [_Limits(axis, spec, config) for axis in spec.axes]
         self._channels = [channel.name for channel in spec.observations]
         self._ramped_s = 0.0
         self._read_s = -math.inf
@@ -271,7 +236,11 @@ class SafetyGate:
                     Kind.FROZEN,
                     f"{axis.name} was led away, and its sensor has not changed; move it by hand to see if it does",
                 )
-        if self._outside(position) > 0:
+        try:
+            outside = self._workspace is not None and self._workspace.outside(position) > 0
+        except RobotError as error:
+            raise self.stopping(Kind.NOT_FINITE, str(error)) from error
+        if outside:
             raise self.stopping(Kind.WORKSPACE, "the hand is outside of its workspace; bring it back by hand")
         for axis, p in zip(self._axes, position, strict=True):
             axis.p = axis.want = p if axis.moves else min(max(p, axis.low), axis.high)
@@ -339,7 +308,7 @@ class SafetyGate:
         if not (abs(age_s) <= _ABSURD_READING and abs(novelty) <= _ABSURD_READING):
             return self._stop(Kind.NOT_FINITE, f"a command came with age {age_s:g} s and novelty {novelty:g}")
         ahead_s = age_s if measured_age_s is None else measured_age_s
-        if not 0 <= age_s <= self._config.stale_s:
+        if not abs(age_s) <= self._config.stale_s:
             return self.hold(Kind.STALE_COMMAND, measured, ahead_s)
         if not novelty <= self._config.novelty_limit:
             return self.hold(Kind.NOVELTY, measured, ahead_s)
@@ -350,7 +319,8 @@ class SafetyGate:
         self.counts[kind] += not again
         if kind is not Kind.LATE:  # what follows a pause begins slowly; one late command is none
             self._ramped_s = 0.0
-        return Decision(self._move(None, measured, ahead_s, count=False).values, (kind,))
+        decision = self._move(None, measured, ahead_s, count=False)
+        return decision if decision.values is None else decision._replace(kinds=(kind,))
 
     def _move(
         self, asked: Sequence[float] | None, measured: Sequence[float], ahead_s: float, count: bool = True
@@ -370,11 +340,13 @@ class SafetyGate:
                 axis.p = (axis.least + axis.most) / 2
             else:
                 axis.least = axis.most = axis.p
-            value = None if asked is None else asked[index]
+            value = None if asked is None else axis.meant(asked[index])
             speeds.append(self._speed(axis, value, share, kinds))
-        if self._config.workspace is not None and self._leaves(speeds):
-            kinds.add(Kind.WORKSPACE)
-            speeds = [self._speed(axis, None, share, set()) for axis in self._axes]
+        if self._workspace is not None:
+            try:
+                speeds = self._kept_inside(self._workspace, speeds, share, kinds)
+            except RobotError as error:
+                return self._stop(Kind.NOT_FINITE, str(error))
         values = []
         for index, (axis, w) in enumerate(zip(self._axes, speeds, strict=True)):
             axis.led += w * dt
@@ -386,7 +358,7 @@ class SafetyGate:
                 continue
             axis.p = min(max(axis.p + w * dt, axis.low), axis.high)  # the last bit of a rounded sum
             if asked is not None:
-                axis.want = asked[index]
+                axis.want = axis.meant(asked[index])
                 if abs(axis.p - axis.want) <= _EPSILON * (axis.high - axis.low):
                     axis.p = min(max(axis.want, axis.low), axis.high)
             values.append(axis.p)
@@ -433,20 +405,36 @@ class SafetyGate:
 
     # ---- workspace ----------------------------------------
 
-    def _leaves(self, speeds: Sequence[float]) -> bool:
-        """Whether the hand, braking at once after this command, would come to rest outside, and further than now."""
-        after = [a.p + w * a.lasts + w * abs(w) / (2 * a.brake) for a, w in zip(self._axes, speeds, strict=True)]
-        braking = [a.p + a.v * abs(a.v) / (2 * a.brake) for a in self._axes]
-        outside = self._outside(after)
-        return outside > 0 and outside >= self._outside(braking)
+    def _kept_inside(self, workspace: Workspace, speeds: list[float], share: float, kinds: set[Kind]) -> list[float]:
+        """As much of these speeds as lets the hand come to rest inside, if it brakes afterwards; else that of braking.
 
-    def _outside(self, position: Sequence[float]) -> float:
-        """How far the hand is outside of the workspace, in metres; 0 inside."""
-        if self._config.workspace is None or self._forward is None:
-            return 0.0
-        hand = self._forward(position)
-        low, high = self._config.workspace
-        return max(0.0, *(max(a - x, x - b) for a, x, b in zip(low, hand, high, strict=True)))
+        A hand that will be outside in any case may do what brings it further in than braking would.
+        """
+        outside = self._rests_outside(workspace, speeds)
+        if not outside:
+            return speeds
+        at_least = workspace.outside([a.p + a.v * abs(a.v) / (2 * a.brake) for a in self._axes])
+        if outside < at_least:
+            return speeds
+        kinds.add(Kind.WORKSPACE)
+        braking = [self._speed(axis, None, share, set()) for axis in self._axes]
+        for part in _PARTS:
+            slower = [b + part * (w - b) for b, w in zip(braking, speeds, strict=True)]
+            if not self._rests_outside(workspace, slower):
+                return slower
+        return braking
+
+    def _rests_outside(self, workspace: Workspace, speeds: Sequence[float]) -> float:
+        """How far outside the hand comes to rest that moves at these speeds for as long as they last, then brakes."""
+        return workspace.outside(
+            [a.p + w * a.lasts + w * abs(w) / (2 * a.brake) for a, w in zip(self._axes, speeds, strict=True)]
+        )
+
+    def warm_up(self) -> None:
+        """Lets kinematics load what they need, which may take seconds, before anything moves. Not to be judged yet."""
+        if self._workspace is not None:
+            with contextlib.suppress(RobotError):
+                self._workspace.outside([(axis.low + axis.high) / 2 for axis in self._axes])
 
     # ---- stops ----------------------------------------
 

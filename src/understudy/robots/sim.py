@@ -58,7 +58,7 @@ def sim_spec() -> RobotSpec:
         for channel, (low, high) in zip(PickPlaceEnv.action_channels, joints, strict=False)
     ]
     hand = PickPlaceEnv.action_channels[GRIPPER]
-    gripper = Axis(hand.name, hand.unit, Mode.POSITION, -1.0, 1.0, _FINGER_VELOCITY, _FINGER_ACCELERATION)
+    gripper = Axis(hand.name, hand.unit, Mode.POSITION, -1.0, 1.0, _FINGER_VELOCITY, _FINGER_ACCELERATION, grips=True)
     return RobotSpec("sim", PickPlaceEnv.control_hz, PickPlaceEnv.observation_channels, (*axes, gripper))
 
 
