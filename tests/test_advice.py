@@ -7,7 +7,7 @@ import pytest
 from tests.datasets import point_dataset
 from understudy.advice import Situation, advise
 from understudy.cli import main
-from understudy.dataset import Defect, diagnose
+from understudy.dataset import Dataset, Defect, diagnose
 from understudy.interactive import GATES
 
 
@@ -139,3 +139,22 @@ def test_what_a_dataset_calls_its_world_cannot_become_a_command(usual):
 def test_the_world_is_named_as_the_person_named_it(usual):
     command = advise(usual, Situation(expert=True), "module:Id-v0").commands[0]
     assert shlex.split(command)[3] == "module:Id-v0"
+
+
+def test_a_script_is_named_where_the_world_has_one_and_nobody_is_on_a_robot(usual):
+    (command,) = advise(usual, Situation(expert=True), scripted=True).commands
+    assert "--expert scripted --gate" in command
+    for situation, scripted in ((Situation(expert=True, robot=True), True), (Situation(expert=True), False)):
+        advice = advise(usual, situation, scripted=scripted)
+        assert "--expert EXPERT" in advice.commands[0]
+        assert any(reason.startswith("EXPERT is") for reason in advice.reasons)
+
+
+@pytest.mark.parametrize(("named", "asked"), [("", "EXPERT"), ("os:system-v0", "EXPERT"), ("Gone-v7", "EXPERT")])
+def test_a_world_that_a_dataset_names_is_asked_for_its_script_and_imports_nothing(tmp_path, capsys, named, asked):
+    spec = replace(point_dataset(tmp_path / "point").spec, env_id=named)
+    with Dataset.create(tmp_path / "data", spec) as dataset:
+        for episode in point_dataset(tmp_path / "more", episodes=2):
+            dataset.append(episode)
+    assert main(["advise", str(tmp_path / "data"), "--expert", "yes"]) == 0
+    assert f"--expert {asked} --gate" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """The command line as a user types it; one small story, then every mistake in one line."""
 
 import json
+import math
 import re
 import shlex
 import shutil
@@ -11,6 +12,7 @@ import pytest
 
 import understudy as us
 from understudy.cli import main
+from understudy.cli.arguments import write_json
 from understudy.dataset import Dataset
 
 SMALL = ["--hidden", "16", "--steps", "40", "--members", "2", "--batch-size", "32", "--measure-every", "20"]
@@ -197,6 +199,12 @@ def test_dagger_tells_each_round_in_one_line(story, tmp_path, capsys, corrected)
     assert one.startswith("round 1: 120 labels")  # the cap asks at every step
     assert "of 120 steps driven by the expert" in one
     assert not (tmp_path / "run/rounds/00/policy").exists(), "the clone that was given is not cloned again"
+
+
+def test_a_gate_that_asks_nobody_says_so(story, tmp_path, capsys, corrected):
+    policy, words = str(story / "runs/bc"), ["--data", str(story / "few"), "--gate", "safe"]
+    assert dagger(tmp_path / "run", policy, *words, "--gate-arg", "tau=1000") == 0
+    assert "; the gate asked nobody, so there was nothing new to learn" in capsys.readouterr().out
 
 
 def test_dagger_resumes_from_what_the_folder_holds(story, corrected, capsys):
@@ -395,3 +403,12 @@ def test_a_module_is_imported_only_where_a_person_asked_for_it(story, tmp_path, 
         make_env("evil_world:Evil-v0")
     with pytest.raises(SystemExit, match="imported"):
         make_env("evil_world:Evil-v0", allow_module=True)
+
+
+def test_numbers_that_are_not_finite_are_null_in_json(tmp_path):
+    write_json(tmp_path / "a.json", {"a": [math.nan, 1.5, (math.inf, "NaN")], "b": -math.inf, "c": 3})
+    assert json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail) == {
+        "a": [None, 1.5, [None, "NaN"]],
+        "b": None,
+        "c": 3,
+    }

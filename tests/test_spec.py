@@ -7,7 +7,7 @@ import pytest
 
 import understudy  # noqa: F401  (registers the worlds)
 from understudy.errors import ConfigError, DataError, SpecMismatch
-from understudy.spec import Channel, Spec, box_channels, flatten, spec_of
+from understudy.spec import MOST_CHANNELS, Channel, Spec, box_channels, flatten, spec_of
 
 SPEC = Spec(
     "test/World-v0",
@@ -58,6 +58,7 @@ def test_what_nobody_stated_is_not_compared_and_limits_never_are():
         {"control_hz": math.nan, "observations": [{}], "actions": [{}]},
         {"control_hz": -1, "observations": [{}], "actions": [{}]},
         {"control_hz": True, "observations": [{}], "actions": [{}]},
+        {"observations": [{}] * (MOST_CHANNELS + 1), "actions": [{}]},
     ],
 )
 def test_a_malformed_spec_is_refused(value):
@@ -81,6 +82,12 @@ def test_a_world_without_names_gets_its_keys_and_its_rate():
 def test_a_space_that_is_no_box_is_refused():
     with pytest.raises(ConfigError, match="Discrete"):
         spec_of(gym.make("CartPole-v1", disable_env_checker=True))
+
+
+def test_a_space_of_more_numbers_than_any_policy_looks_at_is_refused():
+    space = gym.spaces.Box(-1, 1, (MOST_CHANNELS + 1,), np.float32)
+    with pytest.raises(ConfigError, match=r"observation space has 131073 numbers; accepted: up to 131072"):
+        box_channels(space, "observation")
 
 
 def test_a_wrapper_that_changes_the_numbers_takes_their_names_away():

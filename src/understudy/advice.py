@@ -60,7 +60,7 @@ class Advice:
         ]
 
 
-def advise(diagnosis: Diagnosis, situation: Situation, env: str | None = None) -> Advice:
+def advise(diagnosis: Diagnosis, situation: Situation, env: str | None = None, *, scripted: bool = False) -> Advice:
     """What to do with the demonstrations at hand.
 
     The rules are those of docs/choose.md: an expert who can be asked is worth more than anything else on a long task;
@@ -70,12 +70,14 @@ def advise(diagnosis: Diagnosis, situation: Situation, env: str | None = None) -
         diagnosis: of the demonstrations.
         situation: what else is known.
         env: the world as the commands shall name it; as the dataset does where not given.
+        scripted: the world comes with a script, which the commands then name as the expert.
     """
     data, world = shlex.quote(diagnosis.path), shlex.quote(env or diagnosis.env_id or "ID")
+    expert = "scripted" if scripted and not situation.robot else "EXPERT"
     if not diagnosis.taught:
         why = f"in none of the {diagnosis.episodes} episodes did an expert drive or answer: record demonstrations first"
         where = "--robot NAME" if situation.robot else f"--env {world}"
-        return Advice("bc", None, (50, 200), (why,), (f"understudy record {where} --expert EXPERT --out DATA",))
+        return Advice("bc", None, (50, 200), (why,), (f"understudy record {where} --expert {expert} --out DATA",))
     reasons = list(_facts(diagnosis))
     if situation.expert:
         gate, why = _gate(situation, judged=diagnosis.successes + diagnosis.failures > 0)
@@ -88,8 +90,9 @@ def advise(diagnosis: Diagnosis, situation: Situation, env: str | None = None) -
                 "`understudy dagger` collects in worlds; on the robot itself a person's device is an expert of your "
                 "own, in Python (docs/methods/hg_dagger.md)"
             )
-        command = f"understudy dagger --env {world} --data {data} --expert EXPERT --gate {gate} --out runs/{gate}"
-        reasons.append("EXPERT is scripted where the world has a script, a policy folder, or an .npz of weights")
+        command = f"understudy dagger --env {world} --data {data} --expert {expert} --gate {gate} --out runs/{gate}"
+        if expert == "EXPERT":
+            reasons.append("EXPERT is scripted where the world has a script, a policy folder, or an .npz of weights")
         return Advice("dagger", gate, (20, 50), tuple(reasons), (command,))
     named = "" if diagnosis.env_id or not env else f" --env {world}"  # for names, units and limits
     clone = f"understudy train bc --data {data}{named} --out runs/bc"

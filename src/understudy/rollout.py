@@ -275,7 +275,7 @@ def _succeeded(info: Mapping[str, Any], step: int) -> bool:
 def _is_finite_number(reward: Any) -> bool:
     try:
         return math.isfinite(reward) and abs(float(reward)) <= _LARGEST_REWARD  # the record has 32 bits
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
 
 

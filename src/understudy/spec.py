@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from understudy.errors import ConfigError, DataError, SpecMismatch
 
+MOST_CHANNELS = 131_072  # of an observation or an action: more are pictures, or no episode at all
 _LARGEST = 1e300
 
 
@@ -193,6 +194,11 @@ def box_channels(space: gym.Space[Any], name: str) -> tuple[Channel, ...]:
             "that it gives numbers"
         )
     lows, highs = space.low.reshape(-1), space.high.reshape(-1)
+    if len(lows) > MOST_CHANNELS:
+        raise ConfigError(
+            f"{name} space has {len(lows)} numbers; accepted: up to {MOST_CHANNELS}; wrap the environment so that it "
+            "gives smaller pictures, or numbers"
+        )
     return tuple(
         Channel(f"{name}[{index}]", "", _limit(low), _limit(high))
         for index, (low, high) in enumerate(zip(lows, highs, strict=True))
@@ -242,6 +248,8 @@ def _channel_to_json(channel: Channel) -> dict[str, Any]:
 def _channels_from_json(value: object, kind: str) -> tuple[Channel, ...]:
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         raise DataError(f"a spec needs {kind}: a list with one entry for each channel")
+    if len(value) > MOST_CHANNELS:
+        raise DataError(f"a spec has {len(value)} {kind}; accepted: up to {MOST_CHANNELS}")
     return tuple(_channel_from_json(entry, f"{kind}[{index}]") for index, entry in enumerate(value))
 
 

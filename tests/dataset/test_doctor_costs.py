@@ -8,13 +8,14 @@ import time
 import numpy as np
 import pytest
 
-from understudy.dataset import checks
+from understudy.dataset import Dataset, checks
 from understudy.dataset.findings import Findings
 from understudy.dataset.index import Row
 from understudy.dataset.lag import LagTracker
 from understudy.dataset.look import WIDEST, look_at
 from understudy.episode import Episode
-from understudy.spec import Spec
+from understudy.errors import DataError
+from understudy.spec import MOST_CHANNELS, Spec
 
 INSPECT = """
 import resource, sys, time, warnings
@@ -28,7 +29,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, time
 SHAPES = {
     "wide and wide": (40, 20_000, 20_000),
     "pictures": (100, 64 * 64 * 3, 7),
-    "more channels than steps": (40, 200_000, 7),
+    "more channels than steps": (60, MOST_CHANNELS, 7),
     "long, deflated": (500_000, 30, 1),
     "as many numbers as are read": (240_000, 60, 8),
     "one channel of each": (8_380_000, 1, 1),
@@ -47,6 +48,20 @@ def test_a_file_of_any_shape_is_inspected_in_bounded_memory_and_time(tmp_path, n
     megabytes, seconds = map(float, done.stdout.split())
     assert megabytes < 512
     assert seconds < 4.0, "2 s on a machine that is not busy"
+
+
+@pytest.mark.parametrize("actions", [False, True])
+def test_a_file_of_more_channels_than_there_are_is_refused_at_once(tmp_path, actions):
+    sizes = (1, 4_000_000) if actions else (4_000_000, 1)
+    np.savez_compressed(
+        tmp_path / "a.npz", observations=np.zeros((2, sizes[0]), np.int8), actions=np.zeros((2, sizes[1]), np.int8)
+    )
+    began_s = time.process_time()
+    with pytest.raises(
+        DataError, match=rf"{sizes[0]} observation and {sizes[1]} action channels; accepted: up to 131072"
+    ):
+        Dataset.open(tmp_path)
+    assert time.process_time() - began_s < 2.0
 
 
 def pictures(seed, steps=50, pixels=64 * 64 * 3):

@@ -255,3 +255,12 @@ def test_the_percentile_of_the_others_is_that_without_the_row(rows):
     columns = np.round(rng.normal(size=(rows, 9)), 1)  # with equal values
     wanted = [np.percentile(np.delete(columns, row, axis=0), 90, axis=0) for row in range(rows)]
     assert _percentile_of_others(columns, 90) == pytest.approx(np.array(wanted), abs=1e-12)
+
+
+@pytest.mark.parametrize(("stall_s", "severity"), [(3.1, "warning"), (6.5, "error")])
+def test_a_slow_robot_that_was_late_by_a_half_is_only_warned_of(tmp_path, stall_s, severity):
+    times = 2.0 * np.arange(60)
+    times[30:] += stall_s - 2.0
+    episode = replace(walk(0), time_s=times)
+    slow = replace(spec(), control_hz=0.5)
+    assert ("time-gaps", severity) in found(tmp_path / "a", [episode], slow)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import os
-import re
 import signal
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from functools import cache, partial, wraps
 from pathlib import Path
 from traceback import walk_stack
@@ -27,10 +25,11 @@ from understudy.cli.correcting import Rounds, dagger
 from understudy.cli.data import import_, inspect, record, replay, view
 from understudy.cli.exporting import export
 from understudy.cli.measuring import compare, evaluate, report
+from understudy.cli.parsing import parsed
 from understudy.cli.robots import deploy
 from understudy.cli.tuning import finetune
 from understudy.durable import in_words
-from understudy.errors import ConfigError, UnderstudyError, require_within
+from understudy.errors import UnderstudyError, require_within
 from understudy.recipe import LARGEST_SEED
 from understudy.report.markup import one_line
 from understudy.workers import MOST_WORKERS
@@ -117,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tell_once = cache(tell)
         warnings.showwarning = lambda message, *place, **where: tell_once(one_line(message))
         try:
-            return int(_parsed(words)() or 0)
+            return int(parsed(app, words, _COMMANDS, _ABOUT)() or 0)
         except UnderstudyError as error:
             tell(one_line(error))
         except BrokenPipeError:  # whoever reads the output, like `head`, has seen enough
@@ -158,36 +157,3 @@ def _no_ctrl_c_lost() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = before
-
-
-def _parsed(words: list[str]) -> Callable[[], Any]:
-    """The command that the words ask for, ready to run.
-
-    Raises:
-        ConfigError: there is no such command or option; tyro prints a box, of which this is what matters.
-    """
-    if words[:1] == ["train"]:
-        if not {"-h", "--help"} & {*words}:
-            raise ConfigError("`train` needs its method: understudy train bc --data DATA --out RUN")
-        words = ["train bc", "--help"]
-    box = io.StringIO()
-    try:
-        with redirect_stderr(box):
-            command: Callable[[], Any] = app.cli(prog="understudy", args=words, description=_ABOUT)
-    except SystemExit as end:
-        if not end.code:
-            raise
-        help_of = " ".join(["understudy", *(word for word in words[:1] if word in _COMMANDS), "--help"])
-        if words and words[0] not in _COMMANDS and not words[0].startswith("-"):
-            close = difflib.get_close_matches(words[0], _COMMANDS, n=2, cutoff=0.5) or list(_COMMANDS)
-            known = ", ".join(close).replace("train bc", "train")
-            raise ConfigError(f"no command is called {words[0]!r}; close to it: {known}; see `{help_of}`") from None
-        raise ConfigError(f"{_sentence(box.getvalue())}; see `{help_of}`") from None
-    return command
-
-
-def _sentence(box: str) -> str:
-    """What a box of tyro's says between its first two rules, without the help of each option."""
-    between = re.split(r"^(?:[╭╰+-].*|[│| ] *)[─-]{4,}[╮╯+│| -]*$", box, flags=re.MULTILINE)[1]
-    lines = (line[2:].rstrip("│ ") for line in between.splitlines())  # after the side of the box
-    return " ".join(line.strip() for line in lines if line and not line.startswith(" " * 8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import warnings
@@ -175,8 +176,16 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def to_json_text(value: Any) -> str:
-    """Plain values as indented JSON."""
-    return json.dumps(value, indent=1) + "\n"
+    """Plain values as indented JSON, in which a number that is not finite is null."""
+    return json.dumps(_finite(value), indent=1, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def require_growing(out: Path, spec: Spec, *, what: str) -> None:

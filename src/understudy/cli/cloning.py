@@ -13,9 +13,10 @@ import understudy as us
 from understudy.cli.arguments import Source, dataset_at, existing, world_of, write_json
 from understudy.cli.console import progress, say, tell
 from understudy.dataset.doctor import Diagnosis
-from understudy.errors import ConfigError, require_within
+from understudy.errors import ConfigError, UnderstudyError, require_within
 from understudy.inference import MOST_MEMBERS, FeedForwardConfig
 from understudy.recipe import TrainConfig
+from understudy.worlds import World
 
 Answer = Literal["yes", "no"]
 
@@ -82,9 +83,11 @@ def advise(
     diagnosis = us.diagnose(dataset_at(existing(data), env))
     if env is not None:
         robot = robot or "no"
-        expert = expert or ("yes" if _has_script(env) else None)
+    scripted = _has_script(world_of(env)) if env is not None else _may_have_script(diagnosis.env_id)
+    if env is not None and scripted:
+        expert = expert or "yes"
     answers = (None if answer is None else answer == "yes" for answer in (expert, reward, robot))
-    for line in us.advise(diagnosis, us.Situation(*answers), env).lines():
+    for line in us.advise(diagnosis, us.Situation(*answers), env, scripted=scripted).lines():
         say(line)
 
 
@@ -98,8 +101,16 @@ def _error_lines(diagnosis: Diagnosis) -> Iterator[str]:
         yield f"the data have an error, {name}: {same[0]}{more}"
 
 
-def _has_script(env: str) -> bool:
-    world = us.make_env(world_of(env))
+def _may_have_script(env_id: str) -> bool:
+    """Whether the world that a dataset names is known here and has a script."""
+    try:
+        return bool(env_id) and _has_script(env_id)
+    except UnderstudyError:
+        return False
+
+
+def _has_script(named: World) -> bool:
+    world = us.make_env(named)
     try:
         us.sim.expert_for(world, "scripted")
     except ConfigError:

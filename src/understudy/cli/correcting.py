@@ -226,4 +226,5 @@ def _described(one: us.Round, policy: Path | None) -> str:
     if one.number == 0:
         begun = f"{policy} as it is, beside" if policy else "cloned"
         return f"round 0: {begun} {entry.episodes} demonstrations of {entry.steps} steps{alone}"
-    return f"round {one.number}: {entry}{alone}"
+    nobody = "" if entry.labels else "; the gate asked nobody, so there was nothing new to learn"
+    return f"round {one.number}: {entry}{alone}{nobody}"

@@ -74,7 +74,7 @@ def time_gaps(findings: Findings) -> Iterator[Defect]:
         gaps = np.flatnonzero(look.dt > 1.5 * period)
         if len(gaps):
             worst = int(look.dt.argmax())
-            bad = len(gaps) > 0.05 * look.row.length or look.dt[worst] > 1.0
+            bad = len(gaps) > 0.05 * look.row.length or look.dt[worst] > max(1.0, 3 * period)
             yield Defect(
                 "time-gaps",
                 "error" if bad else "warning",

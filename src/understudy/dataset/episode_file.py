@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from understudy.dataset.archive import LARGEST_EPISODE, MOST_NUMBERS, pack, unpack
 from understudy.episode import COLUMNS, FAILURE, SUCCESS, UNKNOWN, Episode
 from understudy.errors import CorruptEpisode, DataError
+from understudy.spec import MOST_CHANNELS
 
 _FLAGS = ("terminated", "truncated", "partial")
 _INITIAL = "init_"
@@ -95,6 +96,11 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]], *, what: str) -> Episode:
         )
     if not observations.shape[1]:
         raise DataError(f"{what} has observations without channels")
+    if max(observations.shape[1], actions.shape[1]) > MOST_CHANNELS:
+        raise DataError(
+            f"{what} has {observations.shape[1]} observation and {actions.shape[1]} action channels; accepted: up to "
+            f"{MOST_CHANNELS}"
+        )
     final = arrays.get("final_observation", observations[-1])
     if final.shape != observations.shape[1:]:
         raise DataError(f"{what} has a final_observation {final.shape} beside observations {observations.shape}")
