@@ -460,3 +460,42 @@ def test_a_parameter_that_does_not_learn_stays_as_it_is(demos):
     trained = train(policy, demos, QUICK)
     assert torch.equal(trained.layers[0].weight, policy.layers[0].weight)
     assert not torch.equal(trained.layers[-1].weight, policy.layers[-1].weight)
+
+
+class Forgetful(FeedForward):
+    """A policy of one's own that drops observations while it learns, and keeps a running mean of what it has seen."""
+
+    kind = "forgetful"
+    loss_can_be_recorded = False
+
+    def __init__(self, spec, config):
+        super().__init__(spec, config)
+        self.register_buffer("running", torch.zeros(1))
+
+    def loss(self, batch):
+        if self.training:
+            self.running.mul_(0.9).add_(0.1 * batch.observations.mean())
+        seen = torch.nn.functional.dropout(batch.observations, 0.3, self.training) + 0.1 * self.running
+        return super().loss(batch._replace(observations=seen))
+
+
+def test_a_network_that_draws_and_keeps_count_gives_the_same_bytes_twice_and_after_an_interruption(demos, tmp_path):
+    policy = Forgetful.for_data(demos, SHAPE)
+
+    def trained(**more):
+        return train(policy, demos, QUICK, **more)
+
+    expected = digest(trained())
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    assert digest(trained()) == expected
+    assert torch.equal(torch.get_rng_state(), before), "nobody else's draws are disturbed"
+
+    def stop(log):
+        if log.step == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(run=tmp_path / "run", on_log=stop)
+    assert digest(trained(run=tmp_path / "run", resume=True)) == expected
+    assert digest(new_policy(demos)) != expected

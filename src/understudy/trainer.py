@@ -157,6 +157,8 @@ class _Job:
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
+        # What a loss that may not be recorded writes down beside its parameters, like running means.
+        self._written = [] if network.loss_can_be_recorded else list(network.buffers())
         self._averaged = [parameter.detach().clone() for parameter in self._parameters]
         self._best = [parameter.clone() for parameter in self._averaged]
         self._best_loss, self._best_step = math.inf, 0
@@ -230,16 +232,20 @@ class _Job:
                 f"{index}.exp_avg": moments["exp_avg"],
                 f"{index}.exp_avg_sq": moments["exp_avg_sq"],
             }
+        tensors |= {f"buffer.{index}": buffer for index, buffer in enumerate(self._written)}
         return TrainingState(self.step, self._best_step, self._best_loss, tensors)
 
     def restore(self, state: TrainingState) -> None:
         """Goes back to where `state` was taken."""
         expected = {f"{index}.{part}" for index in range(len(self._parameters)) for part in _STATE_PARTS}
+        expected |= {f"buffer.{index}" for index in range(len(self._written))}
         if state.tensors.keys() != expected:
             raise PolicyError("the checkpoint is of another network; start the run anew in another folder")
         self.step, self._best_step, self._best_loss = state.step, state.best_step, state.best_loss
         device = self._noise.device
         with torch.no_grad():
+            for index, buffer in enumerate(self._written):
+                buffer.copy_(state.tensors[f"buffer.{index}"])
             for index, parameter in enumerate(self._parameters):
                 parameter.copy_(state.tensors[f"{index}.weights"])
                 self._averaged[index].copy_(state.tensors[f"{index}.averaged"])
@@ -252,7 +258,9 @@ class _Job:
 
     def _update(self) -> Tensor:
         """One step: batch, noise, gradient, clip, AdamW, average. Returns the loss, ()."""
-        config, loss = self._config, self._gradient(*self._drawn())
+        config = self._config
+        with self._drawing():
+            loss = self._gradient(*self._drawn())
         self._optimizer.param_groups[0]["lr"] = self.learning_rate(self.step)
         self._optimizer.step()
         # A young average forgets faster, or it would still hold the random first weights at the end of a short job.
@@ -260,6 +268,17 @@ class _Job:
         with torch.no_grad():
             torch._foreach_lerp_(self._averaged, self._parameters, 1 - decay)
         return loss / self._network.shares
+
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """What a network draws itself (dropout) is a function of seed and step, and disturbs nobody else's draws."""
+        if self._network.loss_can_be_recorded:
+            yield
+            return
+        device = self._noise.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(generator_for(self._config.seed, "loss", self.step).initial_seed())
+            yield
 
     def _drawn(self) -> tuple[Tensor, ...]:
         """What a step draws: windows (B,), and noise (B, history, D) in deviations where there is any."""

@@ -90,7 +90,7 @@ class Policy(nn.Module, ABC):
 
     @property
     def loss_can_be_recorded(self) -> bool:
-        """Whether a GPU may record the loss once and repeat it: it draws nothing and reads no number back."""
+        """Whether a GPU may record the loss and repeat it: it draws nothing, keeps nothing, reads no number back."""
         return False
 
     def predict(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:

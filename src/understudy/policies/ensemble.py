@@ -26,7 +26,8 @@ class Ensemble(Policy):
     """The mean of its members' actions.
 
     The members differ by their first weights and by what they see: a batch is cut into one share for each. Their
-    losses are added, so that each learns as if it were alone. Their disagreement is what several gates measure.
+    losses are added, so that each learns as if it were alone, but for a limit on the norm of all their gradients. Their
+    disagreement is what several gates measure.
 
     Args:
         members: at least two policies of one kind, shape and spec; none is an ensemble itself.
