@@ -2,6 +2,7 @@
 
 import ast
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,8 @@ from understudy.rollout import Observer, rollout
 from understudy.spec import spec_of
 
 
-def world(config=None, safety=None):
-    robot, guard, clock = guarded(config or FakeConfig(homes=False), safety)
+def world(config=None, safety=None, spec=None):
+    robot, guard, clock = guarded(config or FakeConfig(homes=False), safety, spec)
     return robot, guard, clock, RobotEnv(robot, link=LocalLink(guard), clock=clock, sleep=clock.sleep)
 
 
@@ -64,11 +65,15 @@ def test_deadlines_are_absolute_and_missed_ones_are_counted():
             clock.sleep(0.05 if self.steps % 10 == 5 else 0.015)
             return super().act(observation)
 
-    began_s = clock.now_s
-    rollout(env, Slow(), seed=0, max_steps=100)
+    class Began(Observer):
+        def on_start(self, env, observation):
+            self.at_s = clock.now_s
+
+    began = Began()
+    rollout(env, Slow(), seed=0, max_steps=100, observers=[began])
     assert env.overruns == 10
     assert env.worst_lateness_s == pytest.approx(0.03)
-    assert clock.now_s - began_s == pytest.approx(100 * 0.02 + 10 * 0.03, abs=0.005)
+    assert clock.now_s - began.at_s == pytest.approx(100 * 0.02 + 10 * 0.03, abs=0.005)
 
 
 def test_a_rollout_that_ends_leaves_the_robot_at_rest():
@@ -283,7 +288,7 @@ def test_after_a_pause_what_was_planned_before_it_is_forgotten(watched):
     paused = [index for index, info in enumerate(infos) if info.get("paused")]
     assert paused
     assert agent.forgotten == len(paused)
-    assert 19 <= min(paused) <= max(paused) <= 21, "and not without one"
+    assert 19 <= min(paused) <= max(paused) <= 24, "and not without one"
 
 
 def test_a_stop_that_does_not_reach_the_robot_at_the_end_of_an_episode_is_said():
@@ -306,3 +311,65 @@ def test_a_robot_that_cannot_be_told_to_stop_at_the_very_end_is_said(monkeypatch
     robot.stop = robot.connect = lambda: (_ for _ in ()).throw(RobotLost("gone"))
     with pytest.raises(RobotError, match="could not be told to stop: use its own stop"):
         env.close()
+
+
+def test_a_stop_that_is_taken_back_while_the_episode_runs_ends_it():
+    _, _, _, env = world()
+
+    def press_and_take_back():
+        env.link.press("a cat")
+        env.link.reset()
+
+    episode = rollout(env, Sway(), seed=0, max_steps=100, observers=[Calls(20, press_and_take_back)])
+    assert len(episode) == 22
+    assert episode.truncated
+    assert "taken back while the episode ran" in env.stopped
+    assert len(rollout(env, Sway(), seed=0, max_steps=10)) == 10
+    assert not env.stopped
+
+
+@pytest.mark.parametrize("mode", ["velocity", "position"])
+def test_an_axis_that_grips_is_waited_for_on_the_way_home(mode):
+    config = FakeConfig(mode=mode, axes=2, velocity=0.2)
+    robot, _, clock, env = world(config, spec=grips(config))
+    robot.body._p[:] = [0.0, 1.2]
+    env.reset(seed=0)
+    assert abs(robot.body.state(clock()).position[1]) < 0.05
+
+
+def grips(config):
+    spec = config.spec()
+    return replace(spec, axes=(spec.axes[0], replace(spec.axes[1], grips=True)))
+
+
+def test_an_axis_that_something_keeps_from_home_is_not_waited_for_where_it_grips():
+    config = FakeConfig(mode="position", axes=2)
+    robot, _, _, env = world(config, spec=grips(config))
+    robot.body._p[:] = [0.0, 1.2]
+
+    def held(reading):
+        return reading._replace(position=np.maximum(reading.position, [-2.0, 1.0]))
+
+    robot.spoil = held
+    env.reset(seed=0)
+    assert not env.stopped
+
+
+def test_the_way_home_may_take_as_long_as_it_is_slow():
+    robot, _, clock, env = world(FakeConfig(axes=1, velocity=0.02))
+    robot.body._p[:] = 1.0
+    began_s = clock.now_s
+    observation, _ = env.reset(seed=0)
+    assert abs(observation[0]) <= 0.05
+    assert clock.now_s - began_s > 40
+
+
+def test_an_episode_begins_once_the_robot_is_seen_at_rest():
+    robot, _, _, env = world()
+    robot.body.command(np.full(6, 0.4), robot.clock())  # whoever held it before has died
+    env.reset(seed=0)
+    assert robot.stops == 1
+    assert not np.any(robot.body.state(robot.clock()).velocity)
+    *_, info = env.step(np.full(6, 0.1))
+    assert info["executed_action"].any(), "and its first action is executed"
+    assert "paused" not in info

@@ -5,7 +5,7 @@ import threading
 
 import numpy as np
 import pytest
-from robots.trials.drivers import guarded
+from robots.trials.drivers import DirectRobot, guarded
 
 from understudy.errors import ConfigError, RobotError, RobotLost
 from understudy.robots.fake import FakeConfig
@@ -205,7 +205,7 @@ def test_a_stop_that_is_pressed_while_an_episode_begins_holds(method):
 
     setattr(robot, method, pressed)
     assert guard.begin(0).status is Status.STOPPED
-    assert robot.stops_s, "also where it was not connected when the button was pressed"
+    assert robot.stops > 1, "also where it was not connected when the button was pressed"
     pass_time(guard, clock, 1.0)
     guard.command([0.5] * 6, clock.now_s, 0, 0.0)
     assert not robot.wire
@@ -726,5 +726,87 @@ def test_a_measurement_that_is_a_moment_ahead_is_answered():
     robot.spoil = lambda reading: reading._replace(time_s=reading.time_s + 0.01)
     guard.begin(0)
     driven(guard, clock)
-    assert guard.gate.counts[Kind.STALE_COMMAND] == 0
-    assert robot.wire[-1][0] > 0.3
+    refused = guard.gate.counts[Kind.STALE_COMMAND]
+    driven(guard, clock)
+    assert guard.gate.counts[Kind.STALE_COMMAND] == refused
+    assert robot.wire[-1][0] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("said", ["", "\n", "\0", " "])
+def test_a_stop_without_a_word_is_one(said):
+    robot, guard, clock = guarded()
+    guard.begin(0)
+    driven(guard, clock)
+    Faulty(robot, "read", RobotError(said), clock, 1.0)
+    assert guard.observe().status is Status.STOPPED
+    assert guard.seen().reason == "the driver gave no reason"
+
+
+def test_a_stop_that_is_pressed_while_the_kinematics_think_is_not_forgotten():
+    robot = DirectRobot(FakeConfig(axes=1))
+    pressed = []
+
+    def forward(position):
+        if robot.body.state(robot.clock()).time_s > 1000.5 and not pressed:
+            pressed.append(1)
+            aside(guard.stop, "pressed", Kind.BUTTON)  # it does not get the lock, and goes on
+        return 0.0, 0.0, 0.0
+
+    robot.forward = forward
+    guard = Guard(robot, SafetyConfig(workspace=((-1, -1, -1), (1, 1, 1))), clock=robot.clock)
+    pass_time(guard, robot.clock, 0.6)
+    guard.begin(0)
+    pass_time(guard, robot.clock, 1.0)
+    guard.begin(0)
+    assert pressed
+    assert guard.seen().status is Status.STOPPED
+    sent = len(robot.wire)
+    guard.command([0.5], robot.clock(), 0, 0.0)
+    assert len(robot.wire) == sent
+
+
+def test_kinematics_that_take_long_are_watched_as_a_driver_is():
+    robot, stops = DirectRobot(FakeConfig(axes=1, homes=False)), []
+
+    def forward(position):
+        if len(robot.wire) == 20 and not stops:
+            robot.clock.sleep(0.2)
+            aside(guard.supervise)
+            stops.append(len(robot.stops_s))
+        return 0.0, 0.0, 0.0
+
+    robot.forward = forward
+    guard = Guard(robot, SafetyConfig(workspace=((-1, -1, -1), (1, 1, 1))), clock=robot.clock)
+    guard.begin(0)
+    for _ in range(40):
+        pass_time(guard, robot.clock, PERIOD_S)
+        guard.command([0.5], guard.observe().reading.time_s, 0, 0.0)
+        if stops:
+            break
+    assert stops == [1]
+    assert len(robot.wire) == 20, "what was decided meanwhile is not sent"
+    assert guard.gate.counts[Kind.SILENCE] == 1
+
+
+def test_a_stop_that_the_robot_has_not_heard_cannot_be_taken_back():
+    robot, guard, clock = guarded(LONG)
+    guard.begin(0)
+    driven(guard, clock)
+    breaking(robot, clock, 5.0, "stop", "connect", "read", "command")
+    guard.stop("pressed", Kind.BUTTON)
+    assert guard.reset().status is Status.STOPPED
+    assert UNTOLD in guard.seen().reason
+    pass_time(guard, clock, 7.0)
+    assert robot.stops_s, "it was said again"
+    assert guard.reset().status is Status.IDLE
+
+
+def test_closing_ends_also_where_time_stands_still(monkeypatch):
+    robot, guard, clock = guarded()
+    slept = []
+    monkeypatch.setattr("understudy.robots.guard.time.sleep", slept.append)
+    guard.begin(0)
+    driven(guard, clock)
+    breaking(robot, clock, math.inf, "stop", "connect")
+    assert not guard.close()
+    assert sum(slept) == pytest.approx(3.0)

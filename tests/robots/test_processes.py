@@ -701,3 +701,15 @@ def test_an_episode_begins_with_no_measurement_of_the_one_before():
         assert env.reset(seed=1)[0] == pytest.approx([1.2])
     finally:
         env.close()
+
+
+def test_closing_says_that_a_robot_moves_on_whose_guard_has_died_unseen(robot):
+    env = RobotEnv(robot)
+    env.reset(seed=0)
+    for _ in range(10):
+        env.step(np.full(6, 0.3))
+    robot.machine.process.kill()  # it cannot be told anything
+    os.kill(env.guard_pid, signal.SIGKILL)
+    wait_for(lambda: not env.link.is_alive, 15.0)
+    with pytest.raises(RobotError, match="could not be told to stop: use its own stop"):
+        env.close()

@@ -13,7 +13,7 @@ from understudy.agent import Driver
 from understudy.dataset import Dataset
 from understudy.dataset.folder import DatasetWarning
 from understudy.episode import FAILURE, SUCCESS, UNKNOWN
-from understudy.errors import ConfigError, ExpertError, SpecMismatch
+from understudy.errors import ConfigError, ExpertError, RobotError, SpecMismatch
 from understudy.robots import FakeConfig, FakeRobot, RobotEnv, RobotSpec
 from understudy.robots.guard import Guard
 from understudy.robots.guard_link import LocalLink
@@ -338,3 +338,23 @@ def test_after_the_last_episode_was_taken_back_enter_is_told_before_it_begins_an
         assert outcomes(record(env, dataset, operator)) == ["saved", "undone"]
         assert operator.lines[-1] == "Enter begins the next of 1"
         assert len(dataset) == 0
+
+
+def test_a_session_whose_guard_is_gone_ends_with_a_word(tmp_path):
+    with fake(tmp_path, answers=["\n", "s", ""]) as (env, dataset, operator):
+        record_all = record_on(
+            env, PoseExpert(env.robot.spec), dataset, episodes=2, max_steps=20, rest_s=None,
+            observers=[operator], tell=operator.tell,
+        )  # fmt: skip
+        assert next(record_all).outcome is Outcome.SAVED
+        env.link.is_alive = False
+        with pytest.raises(RobotError, match="nobody reads the keys any more"):
+            next(record_all)
+        assert len(dataset) == 1
+
+
+def test_a_stop_that_cannot_be_taken_back_is_told(tmp_path):
+    with fake(tmp_path, steps=[(5, " ")], answers=["\n", "rq"]) as (env, dataset, operator):
+        env.link.reset = lambda: env.link._guard.seen()
+        assert outcomes(record(env, dataset, operator)) == ["stopped"]
+        assert any(line.startswith("the robot is still stopped (") for line in operator.lines)

@@ -371,3 +371,52 @@ def test_a_slow_arm_may_hang_a_little_below_where_it_is_sent(below, stops):
             hang()
     else:
         hang()
+
+
+@pytest.mark.parametrize("timeout_s", [None, 1.0])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("hz", [5.0, 10.0, 50.0])
+def test_the_hand_does_not_pass_through_the_wall_of_its_workspace(mode, hz, timeout_s):
+    """A link that swings from inside to inside, and is outside between: where it would come to rest is not enough."""
+    spec = FakeConfig(mode=mode, axes=1, control_hz=hz).spec()
+    box = ((-1.0, -1.0, -1.0), (0.99, 1.0, 1.0))
+    safety = SafetyConfig(ramp_s=0.0, workspace=box, timeout_s=timeout_s)
+    for start in np.linspace(-0.9, -0.3, 7):
+        gate = SafetyGate(spec, safety, lambda p: (math.cos(p[0]), math.sin(p[0]), 0.0))
+        gate.begin([start])
+        position = start
+        for _ in range(int(3 * hz)):
+            (value,) = gate.decide([1.0], [position], 0.0).values
+            before, position = position, value if mode == "position" else position + value / hz
+            assert max(np.cos(np.linspace(before, position, 9))) <= 0.99 + 0.003
+        assert gate.counts[Kind.WORKSPACE] > 0
+
+
+def test_an_arm_that_hangs_below_where_it_is_sent_keeps_its_measured_hand_inside():
+    spec = FakeConfig(mode="position", axes=1).spec()
+    box = ((-1.0, -1.0, 0.0), (1.0, 1.0, 2.0))
+    gate = SafetyGate(spec, SafetyConfig(ramp_s=0.0, workspace=box), lambda p: (0.0, 0.0, p[0]))
+    gate.begin([1.0])
+    measured = 1.0
+    for _ in range(200):
+        measured = gate.decide([-1.0], [measured], 0.0).values[0] - 0.1
+    assert -1e-9 <= measured < 0.02
+    for _ in range(200):
+        measured = gate.decide([1.0], [measured], 0.0).values[0] - 0.1
+    assert measured > 0.8, "it can turn back"
+
+
+def test_a_hand_that_rests_at_the_wall_may_begin_and_only_moves_in():
+    spec = FakeConfig(mode="position", axes=1).spec()
+    box = ((-1.0, -1.0, 0.0), (1.0, 1.0, 2.0))
+    for start, may in ((-0.004, True), (-0.006, False)):
+        gate = SafetyGate(spec, SafetyConfig(ramp_s=0.0, workspace=box), lambda p: (0.0, 0.0, p[0]))
+        if not may:
+            with pytest.raises(RobotError, match="outside of its workspace"):
+                gate.begin([start])
+            continue
+        gate.begin([start])
+        assert [gate.decide([-1.0], [start], 0.0).values[0] for _ in range(20)] == [start] * 20
+        for _ in range(50):
+            (value,) = gate.decide([1.0], [start], 0.0).values
+        assert value > 0.5

@@ -30,6 +30,7 @@ _WAIT_S = 4.0  # for a robot that is lost or does not measure
 _POLL_S = 0.02
 _PAUSES = (Kind.SILENCE, Kind.CONNECTION, Kind.STALE_COMMAND, Kind.STALE_OBSERVATION, Kind.NOVELTY)
 _NOBODY = len(Driver)  # drives home
+_UNDRIVEN = "a stop was taken back while the episode ran"
 
 
 class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
@@ -91,6 +92,7 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         self.overruns = self.ticks = 0
         self.worst_lateness_s = 0.0
         self.seen = Seen(Status.IDLE, None, np.zeros(len(spec.actions)))
+        self._undriven = ""  # why nobody drives the episode any more, where the robot is not stopped
         self.keys: list[str] = []  # pressed at the guard's terminal and not yet used
 
     # ---- Gymnasium ----------------------------------------
@@ -108,6 +110,7 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         if options:
             raise ConfigError(f"reset option {sorted(options)[0]!r}; a robot cannot be put into a state")
         self._driver, self.novelty, self._refused_novelty = Driver.POLICY, None, 0.0
+        self._undriven = ""
         self.keys.clear()
         self._begin(0 if seed is None else seed)
         home = self.seen.home
@@ -141,6 +144,8 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         self._wait()
         self._keep(self.link.observe())
         self._wait_while_lost()
+        if self.seen.status is Status.IDLE:
+            self._undriven = _UNDRIVEN
         said = self._operator_says()
         reading = self.seen.reading
         assert reading is not None, "a measurement is never forgotten"
@@ -152,7 +157,8 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
             info[OPERATOR_SAYS] = said
         if self._pauses() > before:
             info[PAUSED] = True
-        return reading.observation.copy(), float(bool(verdict)), said is not None, bool(self.stopped), info
+        ended = self.seen.status is not Status.RUNNING
+        return reading.observation.copy(), float(bool(verdict)), said is not None, ended, info
 
     def close(self) -> None:
         """Brings the robot to rest and ends the guard.
@@ -188,8 +194,9 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         self.link.press(reason)
 
     def reset_stop(self) -> None:
-        """Takes back a latched stop, when a person has seen to its cause."""
+        """Takes back a latched stop, when a person has seen to its cause. One that the robot has not heard stays."""
         self._keep(self.link.reset())
+        self._undriven = ""
 
     @property
     def guard_pid(self) -> int | None:
@@ -198,8 +205,8 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
 
     @property
     def stopped(self) -> str:
-        """Why the robot is stopped; empty where it is not."""
-        return self.seen.reason if self.seen.status is Status.STOPPED else ""
+        """Why the robot is stopped, or was in the episode; empty where it was not."""
+        return self.seen.reason if self.seen.status is Status.STOPPED else self._undriven
 
     @property
     def counts(self) -> dict[Kind, int]:
@@ -263,7 +270,7 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
     def _wait_for_reading(self) -> None:
         until_s = self._clock() + _WAIT_S
         while self._clock() < until_s and self.seen.status is not Status.STOPPED:
-            if self.seen.status is Status.RUNNING and self.seen.reading is not None:
+            if self.seen.status is Status.RUNNING and self.seen.reading is not None and not self.seen.brakes:
                 return
             self._sleep(_POLL_S)
             self._keep(self.link.observe())
@@ -299,15 +306,19 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         near = _HOMED * spans
         hanging = np.where([axis.grips for axis in axes], np.inf, np.where(moves, _HOMED, HANGS) * spans)
         self._deadline_s = told_s = self._clock()
-        until_s = self._clock() + _HOMING_S
+        assert self.seen.reading is not None, "waited for before"
+        stood = self.seen.reading.position
+        speed = np.array([axis.velocity for axis in axes], np.float64)
+        until_s = self._clock() + _HOMING_S + 2 * float(np.max(np.abs(home - stood) / speed))
         while self._clock() < until_s:
             self._require_running()
             assert self.seen.reading is not None, "waited for before"
             away = home - self.seen.reading.position
             if (np.abs(away) <= near).all():
                 return  # what comes next is a change of who drives, so a new ramp
-            if not np.allclose(self.seen.executed[~moves], home[~moves], atol=1e-9):
-                told_s = self._clock()
+            goes = (np.abs(self.seen.reading.position - stood) > near)[moves].any()
+            if goes or not np.allclose(self.seen.executed[~moves], home[~moves], atol=1e-9):
+                told_s, stood = self._clock(), self.seen.reading.position
             elif self._clock() - told_s > _SETTLES_S and (np.abs(away) <= hanging).all():
                 return
             action = np.where(moves, _HOMING_GAIN * away, home)
@@ -316,4 +327,6 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
             self._keep(self.link.observe())
             self._wait_while_lost()
         self.rest()
-        raise RobotError(f"{self._robot_spec.name} did not come home within {_HOMING_S:g} s; is something in its way?")
+        raise RobotError(
+            f"{self._robot_spec.name} did not come home in twice the time that it takes; is something in its way?"
+        )

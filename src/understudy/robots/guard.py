@@ -31,6 +31,7 @@ _TELLS_LATER_S = 1.0  # so often
 _LOCK_S = 0.05
 _WHILE_S = 0.1
 UNTOLD = "the robot could not be told to stop"
+NO_REASON = "the driver gave no reason"
 
 
 class Guard:
@@ -69,7 +70,8 @@ class Guard:
         self._settle_s = max(_stop_s(axis) for axis in spec.axes) + spec.period_s
         self._modes = [axis.mode for axis in spec.axes]
         self._lock = threading.RLock()
-        self._status, self._reason = Status.IDLE, ""
+        self._latched = ""  # why it is stopped for good; whatever else happens, only `reset` takes that back
+        self._phase, self._reason = Status.IDLE, ""  # what it is doing where it is not stopped
         self._reading: Reading | None = None
         self._executed = np.zeros(len(spec.axes))
         self._heard_s = self._emitted_s = -math.inf  # last valid command, and last one on the wire
@@ -92,18 +94,18 @@ class Guard:
         if self._status is Status.STOPPED:
             return self.seen()
         try:
-            if not self._driver.connected:
+            anew = not self._driver.connected
+            if anew:
                 self._driver.connect()
-            if not self._told or (self._status is Status.RUNNING and self._resume_s is None):
-                self._halt()  # it may move
+            if anew or not self._told or (self._status is Status.RUNNING and self._resume_s is None):
+                self._halt()  # it may move, also for whoever held it before
             if not self._told:
                 raise RobotLost(UNTOLD)
             home = self._driver.home(seed)
             now_s = self._clock()
             reading = self._driver.read()
             with self._lock:
-                if not self._is_stopped:
-                    self._start(reading, now_s)
+                self._start(reading, now_s)
             if self._is_stopped:
                 self._halt()  # pressed while the driver was at work, and perhaps not connected yet
         except RobotLost as error:
@@ -155,8 +157,7 @@ class Guard:
         try:
             if kind is not None:
                 self.gate.counts[kind] += 1
-            if self._status is not Status.STOPPED:
-                self._status, self._reason = Status.STOPPED, one_line(reason)
+            self._latched = self._latched or one_line(reason) or NO_REASON
             self._pending = None
             self._halt()
         finally:
@@ -164,9 +165,11 @@ class Guard:
                 self._lock.release()
 
     def reset(self) -> Seen:
-        """Takes back the latched stop. Nothing moves before the next `begin`."""
-        if self._status is Status.STOPPED:
-            self._status, self._reason = Status.IDLE, ""
+        """Takes back the latched stop, once the robot has heard it. Nothing moves before the next `begin`."""
+        if self._latched and self._unreached:
+            self._tell()
+        if self._latched and not self._unreached:
+            self._phase, self._reason, self._latched = Status.IDLE, "", ""
             self.gate.believe()
         return self.seen()
 
@@ -174,7 +177,9 @@ class Guard:
         """To rest, and the connection closed; a robot that is lost is looked for a while. Whether it is at rest."""
         rested = self._told and (self._status is not Status.RUNNING or self._resume_s is not None)
         self._halt()
-        while not self._told and self._clock() - self._stopped_s < TELLS_S:
+        for _ in range(round(TELLS_S / _RETRY_S)):
+            if self._told:
+                break
             time.sleep(_RETRY_S)
             self._tell()
         self._driver.disconnect()
@@ -182,10 +187,12 @@ class Guard:
 
     def seen(self, home: NDArray[np.float64] | None = None) -> Seen:
         """The state as others see it."""
-        counts, reason = dict(self.gate.counts), self._reason
-        if self._status is Status.STOPPED and self._unreached and UNTOLD not in reason:
+        counts, status = dict(self.gate.counts), self._status
+        reason = self._latched if status is Status.STOPPED else self._reason
+        if status is Status.STOPPED and self._unreached and UNTOLD not in reason:
             reason += f"; {UNTOLD} yet: use its own stop"
-        return Seen(self._status, self._reading, self._executed, counts, self._oldest_s, reason, home)
+        brakes = status is Status.RUNNING and self._brakes
+        return Seen(status, self._reading, self._executed, counts, self._oldest_s, reason, home, brakes=brakes)
 
     # ---- the watchdog ----------------------------------------
 
@@ -258,22 +265,24 @@ class Guard:
         if reading is None:
             return math.inf
         if self._resume_s is not None:
-            if not self._told or now_s < self._resume_s:
-                return math.inf  # still braking
-            if reading.time_s < self._resume_s:
-                self._refuse(Kind.STALE_OBSERVATION, now_s)  # not seen since
+            if self._brakes:
+                self.gate.counts[Kind.STALE_COMMAND] += 1
+                if self._told and now_s >= self._resume_s:
+                    self._refuse(Kind.STALE_OBSERVATION, now_s)  # not seen since
                 return math.inf
             try:
-                self._arm()
+                with self._driver.watched():
+                    self._arm()
             except RobotError as error:
                 self.stop(str(error))
                 return math.inf
         age_s = now_s - observed_s
         if now_s - self._emitted_s > _STANDS_PERIODS * self._period_s:
             self.gate.stand()
-        decision = self.gate.decide(
-            values, reading.position.tolist(), age_s, novelty, measured_age_s=now_s - reading.time_s
-        )
+        with self._driver.watched():  # the kinematics are the driver's
+            decision = self.gate.decide(
+                values, reading.position.tolist(), age_s, novelty, measured_age_s=now_s - reading.time_s
+            )
         if decision.values is None:
             self.stop(decision.reason)
             return math.inf
@@ -299,7 +308,8 @@ class Guard:
         """A command is missing: the robot slows down, and goes on when the next one comes."""
         if now_s - self._emitted_s > _STANDS_PERIODS * self._period_s:
             self.gate.stand()
-        decision = self.gate.hold(Kind.LATE, reading.position.tolist(), now_s - reading.time_s, again=self._late)
+        with self._driver.watched():
+            decision = self.gate.hold(Kind.LATE, reading.position.tolist(), now_s - reading.time_s, again=self._late)
         self._late = True
         self._brake_s = now_s + self._period_s
         if decision.values is None:
@@ -313,7 +323,7 @@ class Guard:
         wire = np.array(values)
         try:
             with self._lock:
-                if self._status is not Status.RUNNING:
+                if self._status is not Status.RUNNING or self._resume_s is not None:
                     self.gate.unsent()
                     return  # stopped by another thread since
                 if not self._dry_run:
@@ -338,8 +348,9 @@ class Guard:
         if self.gate.admit(reading, self._clock()) is None:
             self._reading = reading
             if self._told and reading.time_s >= settled_s:  # else it still braked
-                self._arm()
-        self._status = Status.RUNNING
+                with self._driver.watched():
+                    self._arm()
+        self._phase = Status.RUNNING
 
     def _arm(self) -> None:
         """The next command begins from where the robot is, at rest, with a ramp."""
@@ -394,9 +405,7 @@ class Guard:
         if self._driver.opened == opened:  # else a new connection brought the stop, and it may be slow to open another
             self._driver.disconnect()
         self._lost_s = self._tried_s = self._clock()
-        with self._lock:
-            if not self._is_stopped:  # pressed meanwhile
-                self._status, self._reason = Status.LOST, one_line(str(error))
+        self._phase, self._reason = Status.LOST, one_line(str(error))
 
     def _retry(self, now_s: float) -> None:
         try:
@@ -418,15 +427,27 @@ class Guard:
             self._turn(Status.LOST, self._before)
 
     @property
+    def _status(self) -> Status:
+        return Status.STOPPED if self._latched else self._phase
+
+    @property
     def _is_stopped(self) -> bool:
-        return self._status is Status.STOPPED  # another thread may have stopped it since somebody looked
+        return bool(self._latched)  # another thread may have stopped it since somebody looked
+
+    @property
+    def _brakes(self) -> bool:
+        """Whether it was told to stop, and nobody has seen it since it must be at rest."""
+        if self._resume_s is None:
+            return False
+        unseen = self._reading is None or self._reading.time_s < self._resume_s
+        return not self._told or self._clock() < self._resume_s or unseen
 
     def _turn(self, before: Status, after: Status) -> bool:
         """From one status to another, and whether it was so: another thread may have stopped the robot meanwhile."""
         with self._lock:
             if self._status is not before:
                 return False
-            self._status, self._reason = after, ""
+            self._phase, self._reason = after, ""
             return True
 
 

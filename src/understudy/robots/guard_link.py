@@ -180,7 +180,7 @@ class GuardLink:
         if self._closing:
             return
         self._closing = True
-        told = True
+        told = UNTOLD not in self._dead
         try:
             self._send(Message(Ask.CLOSE))
             self._wait_for_its_end()

@@ -16,7 +16,7 @@ from understudy.robots.wire import Message
 LONGEST_REASON = 1000  # characters
 ALIVE = 0  # id of a message that answers nothing: the guard lives, and waits for the driver
 _KINDS = tuple(Kind)
-_NO_READING, _JUDGES, _SUCCEEDED, _HAS_HOME = 1, 2, 4, 8
+_NO_READING, _JUDGES, _SUCCEEDED, _HAS_HOME, _BRAKES = 1, 2, 4, 8, 64
 
 
 def one_line(text: str, longest: int = LONGEST_REASON) -> str:
@@ -60,6 +60,7 @@ class Seen:
         reason: in words, why the robot is stopped or lost.
         home: (A,) where the axes should be when the episode begins, in the answer to `begin`.
         keys: pressed at the terminal since the last answer, but for the stop key.
+        brakes: it was told to stop and is not seen at rest yet, so a command would not be sent.
     """
 
     status: Status
@@ -70,11 +71,12 @@ class Seen:
     reason: str = ""
     home: NDArray[np.float64] | None = None
     keys: str = ""
+    brakes: bool = False
 
 
 def pack_seen(seen: Seen, id: int) -> bytes:
     """The answer of a guard as bytes."""
-    flags = seen.status << 4
+    flags = seen.status << 4 | _BRAKES * seen.brakes
     time_s = 0.0
     parts: list[NDArray[Any]] = []
     if seen.reading is None:
@@ -107,4 +109,5 @@ def unpack_seen(message: Message, channels: int, axes: int) -> Seen:
     counts = {kind: int(count) for kind, count in zip(_KINDS, counted, strict=True) if count}
     home = message.values[start + len(_KINDS) :] if message.flags & _HAS_HOME else None
     reason, _, keys = message.text.partition("\0")
-    return Seen(Status(message.flags >> 4), reading, executed, counts, message.extra, reason, home, keys)
+    status, brakes = Status(message.flags >> 4 & 3), bool(message.flags & _BRAKES)
+    return Seen(status, reading, executed, counts, message.extra, reason, home, keys, brakes)

@@ -191,7 +191,9 @@ class _Session:
         until_s = self._clock() + seconds
         while not self.over and self._clock() < until_s:
             seen = self._env.link.observe()
-            stopped = seen.reason if seen.status is Status.STOPPED and self._env.link.is_alive and left > 0 else ""
+            if not self._env.link.is_alive:
+                raise RobotError(f"nobody reads the keys any more: {seen.reason}; begin the recording again")
+            stopped = seen.reason if seen.status is Status.STOPPED and left > 0 else ""
             told_left = left
             for key in seen.keys:
                 if key == BEGIN_KEY and told_left <= 0 < left:
@@ -210,8 +212,12 @@ class _Session:
                     left = episodes - len(self.saved)
                 if key == RESET_KEY:
                     self._env.reset_stop()
-                    stopped = ""
-                    self._tell("nothing holds the robot any more; look around before you press Enter")
+                    stopped = self._env.stopped if left > 0 else ""
+                    self._tell(
+                        f"the robot is still stopped ({self._env.stopped})"
+                        if self._env.stopped
+                        else "nothing holds the robot any more; look around before you press Enter"
+                    )
             self._sleep(POLL_S)
 
     def _undo(self) -> Iterator[Take]:

@@ -11,7 +11,7 @@ position p with velocity v, period dt and limits V (velocity) and A (acceleratio
     2. leaves room to brake before the end of the range: w r + w^2 / (2 A) <= high - p, so
                                                      w <= A (sqrt(r^2 + 2 (high - p) / A) - r), likewise below;
        r is how long w lasts before braking can begin: dt, or where velocities are commanded, which go on until
-       something else is said, a period, the silence that is tolerated, and what it takes to notice it
+       something else is said, what makes a command late, the silence that is tolerated, and what it takes to notice it
     3. differs from v by at most A dt. This one is last: where two rules disagree (a takeover at full speed, a
        range that was left), the robot brakes as fast as it may, and no faster.
 
@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 from understudy.errors import ConfigError, RobotError
 from understudy.robots.protocol import Axis, Mode, Reading, RobotSpec
-from understudy.robots.safety_config import HANGS, SafetyConfig
+from understudy.robots.safety_config import HANGS, LATE_PERIODS, SafetyConfig
 from understudy.robots.workspace import Workspace
 
 _ABSURD_COMMAND = 1000.0  # half-ranges of an axis: no working policy asks for more
@@ -40,6 +40,7 @@ _RESTS_OUTSIDE = 0.01  # of its range: so far outside may an axis that takes vel
 _ROUNDED = 0.001  # of its range: so far outside may an axis that takes positions be measured, and be sent to its end
 _EPSILON = 1e-9
 _PARTS = (0.5, 0.25, 0.125)  # of a motion that would leave the workspace, which are tried before it is braked
+_RESTS_OUTSIDE_M = 0.005  # of its workspace: so far outside may a hand begin, and only move back in
 _ROUNDED_32 = 2.0**-23  # by so much, relatively, may a number of 32 bits be beyond the one that was meant
 
 
@@ -108,14 +109,16 @@ class _Limits:
         self.astray = max(config.astray_s * self.top, hangs)  # from where the commands should have brought it
         if axis.grips:
             self.frozen = self.astray = math.inf  # what it holds keeps it where it is
-        silent_s = config.silence_s(spec) + config.supervised_s(spec)
-        self.lasts = period_s + (silent_s if self.moves else 0.0)  # of a velocity, before braking can begin
+        # How long a velocity lasts before braking can begin: a driver may begin to wait when a command is late already.
+        unheard_s = LATE_PERIODS * period_s + config.silence_s(spec) + config.supervised_s(spec)
+        self.lasts = unheard_s if self.moves else period_s
         self.p = self.v = self.want = 0.0  # position and velocity last sent, and position last asked for
         self.seen = math.nan  # position last measured
         self.led = self.furthest = 0.0  # how far commands have led since that changed, and at most
         self.tick = 0.0  # smallest change of it so far
         self.error = 0.0  # of where it is, against its commands
         self.least = self.most = 0.0  # where it may be by now
+        self.hangs = 0.0  # so far is it measured from where it was sent
         # Velocities last sent, as many as there can be within the age of a measurement; at once may follow two.
         self.sent: deque[float] = deque([0.0], math.ceil(config.stale_s / period_s) + 3)
 
@@ -237,7 +240,7 @@ class SafetyGate:
                     f"{axis.name} was led away, and its sensor has not changed; move it by hand to see if it does",
                 )
         try:
-            outside = self._workspace is not None and self._workspace.outside(position) > 0
+            outside = self._workspace is not None and self._workspace.outside(position) > _RESTS_OUTSIDE_M
         except RobotError as error:
             raise self.stopping(Kind.NOT_FINITE, str(error)) from error
         if outside:
@@ -340,6 +343,7 @@ class SafetyGate:
                 axis.p = (axis.least + axis.most) / 2
             else:
                 axis.least = axis.most = axis.p
+                axis.hangs = measured[index] - axis.p
             value = None if asked is None else axis.meant(asked[index])
             speeds.append(self._speed(axis, value, share, kinds))
         if self._workspace is not None:
@@ -406,29 +410,22 @@ class SafetyGate:
     # ---- workspace ----------------------------------------
 
     def _kept_inside(self, workspace: Workspace, speeds: list[float], share: float, kinds: set[Kind]) -> list[float]:
-        """As much of these speeds as lets the hand come to rest inside, if it brakes afterwards; else that of braking.
+        """As much of these speeds as keeps the hand inside until it has come to rest again; else that of braking.
 
         A hand that will be outside in any case may do what brings it further in than braking would.
         """
-        outside = self._rests_outside(workspace, speeds)
+        outside = workspace.outside_on_the_way(self._axes, speeds, self._period_s)
         if not outside:
             return speeds
-        at_least = workspace.outside([a.p + a.v * abs(a.v) / (2 * a.brake) for a in self._axes])
-        if outside < at_least:
+        if outside < workspace.outside_while_braking(self._axes, [axis.v for axis in self._axes]):
             return speeds
         kinds.add(Kind.WORKSPACE)
         braking = [self._speed(axis, None, share, set()) for axis in self._axes]
         for part in _PARTS:
             slower = [b + part * (w - b) for b, w in zip(braking, speeds, strict=True)]
-            if not self._rests_outside(workspace, slower):
+            if not workspace.outside_on_the_way(self._axes, slower, self._period_s):
                 return slower
         return braking
-
-    def _rests_outside(self, workspace: Workspace, speeds: Sequence[float]) -> float:
-        """How far outside the hand comes to rest that moves at these speeds for as long as they last, then brakes."""
-        return workspace.outside(
-            [a.p + w * a.lasts + w * abs(w) / (2 * a.brake) for a, w in zip(self._axes, speeds, strict=True)]
-        )
 
     def warm_up(self) -> None:
         """Lets kinematics load what they need, which may take seconds, before anything moves. Not to be judged yet."""

@@ -102,6 +102,12 @@ class WatchedDriver:
         return pose
 
     @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Around what calls the driver's kinematics: they may wait, too."""
+        with self._call():
+            yield
+
+    @contextmanager
     def _call(self, limit_s: float = CALL_S) -> Iterator[None]:
         watched = threading.get_ident() == self._owner
         if watched:

@@ -32,7 +32,8 @@ class DirectRobot:
         self.clock = clock or Clock()
         self.body = FakeBody(config)
         self.spec = config.spec()
-        self.wire, self.stops_s = [], []
+        self.wire, self.stops_s = [], []  # what was commanded, and when it was stopped after the first command
+        self.stops = 0  # in all: a guard says it to whatever it connects to
         self.spoil = None  # changes what is read
 
     def connect(self):
@@ -51,7 +52,9 @@ class DirectRobot:
         return self.body.home(seed, self.clock())
 
     def stop(self):
-        self.stops_s.append(self.clock())
+        self.stops += 1
+        if self.wire:
+            self.stops_s.append(self.clock())
         self.body.stop(self.clock())
 
     def disconnect(self):
@@ -61,9 +64,10 @@ class DirectRobot:
         return self.body.report(self.clock())["violations"]
 
 
-def guarded(config=None, safety=None):
+def guarded(config=None, safety=None, spec=None):
     """A robot without a process, its guard in this one, and their clock."""
     robot = DirectRobot(config)
+    robot.spec = spec or robot.spec
     return robot, Guard(robot, safety or SafetyConfig(), clock=robot.clock), robot.clock
 
 
