@@ -7,7 +7,6 @@ same network, the same recipe and as many labels. On two of the tasks, by those 
 that asks at a few safe steps besides ("safe-asking"); there plain DAgger stands beside it.
 
 The other gates stand beside "dagger-all", DAgger that asks at every step, all with ensembles of three such networks.
-PickPlace and relocate have five training seeds for them, the other two three so far: a run measures the rest.
 They have their defaults, but for ThriftyDAgger's budget, LazyDAgger's settling on one task, and what the simulated
 human of HG-DAgger tolerates and how slow the human sees the world, which were chosen on the same other starts with
 training seed 5, LazyDAgger's after its default had been measured (23 % fewer switches). How many episodes the human

@@ -151,8 +151,9 @@ def _gate(situation: Situation, *, judged: bool) -> tuple[str, str]:
         return "thrifty", "unknown whether a person must be there: thrifty asks as seldom as a budget says"
     return "safe", (
         "in simulation the expert can drive where a classifier expects a deviation: of four tasks measured safe did "
-        "much better than plain DAgger on one, as well, within doubt, on two and worse on one, with a third of its "
-        "labels or less"
+        "much better than plain DAgger on one, as well, within doubt, on one and somewhat worse on two, with a third "
+        "of its labels or less; thrifty, with a budget chosen for each task (--gate-arg budget=0.02), did better than "
+        "safe on three and as well on one"
     )
 
 

@@ -125,7 +125,8 @@ def added_latency(steps, processes=False):
         def sleep(seconds):
             began_s = time.perf_counter()
             time.sleep(seconds)
-            stopwatch.turns_s[-1] += time.perf_counter() - began_s  # waiting is no cost
+            if stopwatch.turns_s:  # else the episode has not begun
+                stopwatch.turns_s[-1] += time.perf_counter() - began_s  # waiting is no cost
 
         env = RobotEnv(Still(spec), safety, sleep=sleep)
     else:
