@@ -64,7 +64,7 @@ def test_what_can_be_asked_decides(usual, situation, method, gate):
         (Situation(expert=False, reward=True), "it clones them first"),
         (Situation(expert=True), "unknown whether a person must be there"),
         (Situation(expert=True, robot=True), "leaves the decision and the safety to them"),
-        (Situation(expert=True, robot=False), "worse on one, with a third of its labels or less"),
+        (Situation(expert=True, robot=False), "somewhat worse on two, with a third of its labels or less"),
     ],
 )
 def test_an_advice_says_why(usual, situation, said):
