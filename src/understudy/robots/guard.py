@@ -166,9 +166,9 @@ class Guard:
 
     def reset(self) -> Seen:
         """Takes back the latched stop, once the robot has heard it. Nothing moves before the next `begin`."""
-        if self._latched and self._unreached:
+        if self._latched and not self._told:
             self._tell()
-        if self._latched and not self._unreached:
+        if self._latched and self._told:
             self._phase, self._reason, self._latched = Status.IDLE, "", ""
             self.gate.believe()
         return self.seen()
