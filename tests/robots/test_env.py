@@ -373,3 +373,11 @@ def test_an_episode_begins_once_the_robot_is_seen_at_rest():
     *_, info = env.step(np.full(6, 0.1))
     assert info["executed_action"].any(), "and its first action is executed"
     assert "paused" not in info
+
+
+def test_a_robot_that_takes_long_to_stop_is_waited_for_as_an_episode_begins():
+    robot, _, _, env = world(FakeConfig(acceleration=0.1, homes=False))
+    robot.body._p[:] = -1.0
+    robot.body._v[:] = 0.5  # whoever held it before has died
+    env.reset(seed=0)
+    assert not np.any(robot.body.state(robot.clock()).velocity)

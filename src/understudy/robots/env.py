@@ -268,7 +268,8 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
         return said[-1] == SUCCESS_KEY if said else None
 
     def _wait_for_reading(self) -> None:
-        until_s = self._clock() + _WAIT_S
+        """Waits until the robot is seen, and seen at rest."""
+        until_s = self._clock() + _WAIT_S + self._robot_spec.stop_s
         while self._clock() < until_s and self.seen.status is not Status.STOPPED:
             if self.seen.status is Status.RUNNING and self.seen.reading is not None and not self.seen.brakes:
                 return
@@ -280,7 +281,9 @@ class RobotEnv(gym.Env[NDArray[Any], NDArray[Any]]):
 
     def _require_within(self, home: NDArray[np.float64] | None) -> None:
         """Refuses an episode that would begin where the robot may not be."""
-        for axis, place in zip(self._robot_spec.axes, [] if home is None else home, strict=home is not None):
+        if home is None:
+            return
+        for axis, place in zip(self._robot_spec.axes, home, strict=True):
             assert axis.low is not None and axis.high is not None, "the gate has refused it"  # noqa: PT018
             slack = _HOMED * (axis.high - axis.low)
             if not axis.low - slack <= place <= axis.high + slack:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from understudy.errors import RobotError, RobotLost
 from understudy.robots.guard_messages import Seen, Status, one_line
-from understudy.robots.protocol import Axis, Mode, Reading, Robot, RobotSpec
+from understudy.robots.protocol import Mode, Reading, Robot, RobotSpec
 from understudy.robots.safety import Kind, SafetyGate
 from understudy.robots.safety_config import LATE_PERIODS, SafetyConfig
 from understudy.robots.watched_driver import WatchedDriver
@@ -67,7 +67,7 @@ class Guard:
         self._period_s = spec.period_s
         self._timeout_s, self.supervised_s = config.silence_s(spec), config.supervised_s(spec)
         # How long a stop takes at most; nothing is sent before the robot is at rest.
-        self._settle_s = max(_stop_s(axis) for axis in spec.axes) + spec.period_s
+        self._settle_s = spec.stop_s + spec.period_s
         self._modes = [axis.mode for axis in spec.axes]
         self._lock = threading.RLock()
         self._latched = ""  # why it is stopped for good; whatever else happens, only `reset` takes that back
@@ -106,7 +106,7 @@ class Guard:
             reading = self._driver.read()
             with self._lock:
                 self._start(reading, now_s)
-            if self._is_stopped:
+            if self._latched:
                 self._halt()  # pressed while the driver was at work, and perhaps not connected yet
         except RobotLost as error:
             self._lose(error)
@@ -431,10 +431,6 @@ class Guard:
         return Status.STOPPED if self._latched else self._phase
 
     @property
-    def _is_stopped(self) -> bool:
-        return bool(self._latched)  # another thread may have stopped it since somebody looked
-
-    @property
     def _brakes(self) -> bool:
         """Whether it was told to stop, and nobody has seen it since it must be at rest."""
         if self._resume_s is None:
@@ -449,7 +445,3 @@ class Guard:
                 return False
             self._phase, self._reason = after, ""
             return True
-
-
-def _stop_s(axis: Axis) -> float:
-    return (axis.velocity or 0.0) / (axis.acceleration or 1.0)

@@ -114,6 +114,11 @@ class RobotSpec:
         """Seconds from one command to the next."""
         return 1.0 / self.control_hz
 
+    @property
+    def stop_s(self) -> float:
+        """Seconds that a stop takes at most."""
+        return max((axis.velocity or 0.0) / (axis.acceleration or 1.0) for axis in self.axes)
+
     def spec(self) -> Spec:
         """The contract with data and policies."""
         actions = tuple(axis.channel() for axis in self.axes)
