@@ -427,6 +427,12 @@ def safety_jumps(content: dict[str, Any]) -> Reading:
     return Reading(f"{found['jumps']} in {tried}", found["jumps"] == 0)
 
 
+def safety_workspace(content: dict[str, Any]) -> Reading:
+    found = summary(content)
+    text = f"{1e3 * found['worst_outside_m']:.1f} mm in {found['walks']:,} walks"
+    return Reading(text, found["worst_outside_m"] <= 0.005)
+
+
 def safety_silence(content: dict[str, Any]) -> Reading:
     found = summary(content)
     text = f"{1e3 * found['rest_worst_s']:.0f} ms (median {1e3 * found['rest_median_s']:.0f} ms)"
@@ -807,6 +813,12 @@ FIGURES = (
         safety_not_finite,
     ),
     Figure("Jumps at starts, takeovers and seams of chunks", "0", "safety_limits", safety_jumps),
+    Figure(
+        "Hand of three links outside of its workspace, driven anywhere, measured at quarters of a period: the worst",
+        "<= 5 mm",
+        "safety_limits",
+        safety_workspace,
+    ),
     Figure(
         "Robot at rest after the last command, when the policy's process is killed, stopped or hangs: the worst",
         "<= 140 ms",

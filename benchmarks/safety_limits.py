@@ -3,7 +3,8 @@
     python benchmarks/safety_limits.py [--anew]
 
 10,000,000 commands on a clock of their own, half of them to a robot that takes velocities, half to one that takes
-positions. The exit code is 1 where anything got through.
+positions. The hand of three links is driven anywhere in its workspace, too. The exit code is 1 where anything got
+through.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from robots.trials import limits
 
 COMMANDS, SHARES = 10_000_000, 20
-STARTS, SEAMS = 1_000, 10_000
+STARTS, SEAMS, WALKS, WALL_M = 1_000, 10_000, 1_000, 0.005
 MODES = ("velocity", "position")
 
 
@@ -62,6 +63,7 @@ def main() -> int:
         takeovers += cell["takeovers"]
         cell = results.cell(f"S6, {mode}", lambda mode=mode: limits.seams(SEAMS // 2, 0, mode))
         jumps += sum(cell["violations"].values())
+    walks = [results.cell(f"workspace, {mode}", lambda mode=mode: limits.walls(WALKS // 2, 0, mode)) for mode in MODES]
     summary = {
         "commands": sum(cell["commands"] for cell in shares),
         "on_the_wire": sum(cell["on_the_wire"] for cell in shares),
@@ -73,9 +75,11 @@ def main() -> int:
         "takeovers": takeovers,
         "seams": SEAMS,
         "jumps": jumps,
+        "walks": sum(cell["runs"] for cell in walks),
+        "worst_outside_m": max(cell["worst_outside_m"] for cell in walks),
     }
     results.write(**summary)
-    failed = summary["violations"] or summary["not_finite_on_the_wire"] or jumps
+    failed = summary["violations"] or summary["not_finite_on_the_wire"] or jumps or summary["worst_outside_m"] > WALL_M
     return int(bool(failed) or summary["worst_periods_to_the_stop"] > 1)
 
 

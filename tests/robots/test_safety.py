@@ -420,3 +420,10 @@ def test_a_hand_that_rests_at_the_wall_may_begin_and_only_moves_in():
         for _ in range(50):
             (value,) = gate.decide([1.0], [start], 0.0).values
         assert value > 0.5
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_hand_of_three_links_stays_within_millimetres_of_its_workspace(mode):
+    seen = limits.walls(20, 10_000, mode)
+    assert seen["runs"] >= 5
+    assert seen["worst_outside_m"] <= 0.005

@@ -176,3 +176,55 @@ def no_limits(**missing):
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return ""
+
+
+WALLS = ((-0.2, -0.1, -1.0), (0.7, 0.75, 1.0))
+_LINK_M = 0.3
+
+
+def walls(runs, first_seed, mode):
+    """How far outside of its workspace the hand of three links gets, in metres, that begins inside: the worst of all.
+
+    It is driven anywhere, at 10 to 50 Hz, with strong and weak brakes, time limits of three periods to 1 s, and
+    commands that are missing.
+    """
+    worst, judged = 0.0, 0
+    for seed in range(first_seed, first_seed + runs):
+        random = np.random.default_rng(seed)
+        hz, brake = float(random.choice([10.0, 20.0, 30.0, 50.0])), float(random.choice([2.0, 5.0, 20.0]))
+        robot = DirectRobot(FakeConfig(mode=mode, axes=3, homes=False, control_hz=hz, acceleration=brake))
+        robot.forward = _hand
+        robot.body._p[:] = random.uniform(-1.5, 1.5, 3)
+        timeout_s = None if random.random() < 0.5 else min(1.0, 10 / hz)
+        safety = SafetyConfig(ramp_s=float(random.choice([0.0, 0.5])), workspace=WALLS, timeout_s=timeout_s)
+        if _outside(robot.body._p):
+            continue
+        guard, reach = Guard(robot, safety, clock=robot.clock), 2.0 if mode == "position" else 1.0
+        guard.begin(0)
+        asked = random.uniform(-reach, reach, 3)
+        for _ in range(300):
+            seen = guard.observe()
+            if seen.status is Status.STOPPED:
+                raise AssertionError(f"seed {seed}: {seen.reason}")
+            if random.random() < 0.07:
+                asked = random.uniform(-reach, reach, 3)
+            if seen.reading is not None and random.random() > 0.03:
+                guard.command(asked.tolist(), seen.reading.time_s, 0, 0.0)
+            for _ in range(4):
+                robot.clock.sleep(0.25 / hz)
+                guard.tick()
+                worst = max(worst, _outside(robot.body.state(robot.clock()).position))
+        judged += 1
+    return {"runs": judged, "worst_outside_m": worst}
+
+
+def _hand(position):
+    x = y = angle = 0.0
+    for joint in position:
+        angle += joint
+        x, y = x + _LINK_M * math.cos(angle), y + _LINK_M * math.sin(angle)
+    return x, y, 0.0
+
+
+def _outside(position):
+    return max(0.0, *(max(low - x, x - high) for low, x, high in zip(WALLS[0], _hand(position), WALLS[1], strict=True)))
