@@ -153,7 +153,7 @@ REFUSED = {
     "a word for a fraction": ("train bc --data data --out {new} --ema x", "--ema is 'x'; accepted: a number;"),
     "a word for a number or nothing": (
         "record {line} --out {new} --rest-s x",
-        "--rest-s is 'x'; accepted: None or a number;",
+        "--rest-s is 'x'; accepted: a number;",
     ),
     "a word for a list": (
         "train bc --data data --out {new} --hidden 64,64",
@@ -204,6 +204,20 @@ def test_help_of_train_is_that_of_train_bc(story, capsys):
         main(["train", "--help"])
     assert not end.value.code
     assert "usage: understudy train bc" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["record", "train bc", "dagger", "finetune", "evaluate", "deploy", "replay"])
+def test_help_shows_an_option_that_may_be_left_out_as_what_it_takes(capsys, command):
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    assert "{None}" not in capsys.readouterr().out
+
+
+def test_the_word_none_leaves_an_option_out(story, said):
+    code, error = said("train", "bc", "--data", "data", "--out", "new", *SMALL, "--lead", "None")
+    assert code == 0, error
+    assert json.loads((story / "new" / "config.json").read_text())["train"]["lead"] is None
+    shutil.rmtree(story / "new")
 
 
 def test_a_file_that_may_not_be_read_is_a_mistake(story, said, monkeypatch):

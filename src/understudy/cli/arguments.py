@@ -40,7 +40,9 @@ GateArguments = Annotated[
     tyro.conf.UseAppendAction[tuple[str, ...]],
     tyro.conf.arg(name="gate-arg", metavar="NAME=VALUE", help="Option of the gate, like tau=0.1; may be repeated."),
 ]
-RobotName = Annotated[str, tyro.conf.arg(help="fake, sim, lerobot:TYPE, or module:Class of your own driver.")]
+_ROBOT = tyro.conf.arg(help="fake, sim, lerobot:TYPE, or module:Class of your own driver.")
+RobotName = Annotated[str, _ROBOT]
+OptionalRobot = Annotated[str | None, _ROBOT]
 RobotArguments = Annotated[
     tyro.conf.UseAppendAction[tuple[str, ...]],
     tyro.conf.arg(name="robot-arg", metavar="NAME=VALUE", help="Option of the robot; may be repeated."),

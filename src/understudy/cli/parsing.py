@@ -7,24 +7,54 @@ import io
 import re
 from collections.abc import Callable, Collection
 from contextlib import redirect_stderr
-from typing import Any
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Union, get_args
 
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 from tyro.extras import SubcommandApp
 
 from understudy.errors import ConfigError
 
-_KINDS = {"INT": "a whole number", "FLOAT": "a number", "STR": "a word", "PATH": "a path", "{None}": "None"}
+_NAMES = {int: "INT", float: "FLOAT", str: "STR", Path: "PATH"}
+_NOTHING = "None"
 # What tyro says of a value, and what is said instead.
 _NO_NUMBER = re.compile(
     r"^Error parsing (--\S+): (?:invalid literal for int|could not convert string to (float)).*: '(.*)'$"
 )
 _NO_LIST = re.compile(r"^Error parsing (--\S+): Could not find valid parse for arguments: \[(.*)\]$")
-_NEITHER = re.compile(
-    r"^Error parsing (--\S+): no type matching (\S+) could be instantiated from \['(.*?)'\]\. Got errors: .*$"
-)
 _NO_VALUE = re.compile(r"^Missing value for argument '(--\S+)'\..*$")
 _MISPLACED = re.compile(r"^Unrecognized or misplaced options: (.*) Arguments are applied to .*$")
 _WHERE = re.compile(r" \(applied to [^)]*\)")
+
+
+_RULES = ConstructorRegistry()
+
+
+@_RULES.primitive_rule
+def _optional(option: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """An option that may be left out takes what it takes where it is given; the word None leaves it out, too."""
+    kinds = [kind for kind in get_args(option.type) if kind is not NoneType]
+    if option.type_origin not in (Union, UnionType) or len(kinds) != 1:
+        return None
+    kind = kinds[0]
+    if kind == tuple[int, ...]:
+        return PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="[INT [INT ...]]",
+            instance_from_str=lambda words: None if words == [_NOTHING] else tuple(map(int, words)),
+            is_instance=lambda value: value is None or isinstance(value, tuple),
+            str_from_instance=lambda value: [_NOTHING] if value is None else list(map(str, value)),
+        )
+    if kind not in _NAMES:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=_NAMES[kind],
+        instance_from_str=lambda words: None if words == [_NOTHING] else kind(words[0]),
+        is_instance=lambda value: value is None or isinstance(value, kind),
+        str_from_instance=lambda value: [_NOTHING if value is None else str(value)],
+    )
 
 
 def parsed(app: SubcommandApp, words: list[str], commands: Collection[str], about: str) -> Callable[[], Any]:
@@ -42,7 +72,7 @@ def parsed(app: SubcommandApp, words: list[str], commands: Collection[str], abou
     box = io.StringIO()  # tyro prints a box, of which one sentence matters
     try:
         with redirect_stderr(box):
-            command: Callable[[], Any] = app.cli(prog="understudy", args=words, description=about)
+            command: Callable[[], Any] = app.cli(prog="understudy", args=words, description=about, registry=_RULES)
     except SystemExit as end:
         if not end.code:
             raise
@@ -66,10 +96,7 @@ def _plain(sentence: str) -> str:
     """The same without the words of Python's own errors: what came, and what is accepted."""
     if found := _NO_NUMBER.match(sentence):
         option, real, came = found.groups()
-        return f"{option} is {came!r}; accepted: {_KINDS['FLOAT' if real else 'INT']}"
-    if found := _NEITHER.match(sentence):
-        option, kinds, came = found.groups()
-        return f"{option} is {came!r}; accepted: {' or '.join(_KINDS.get(kind, kind) for kind in kinds.split('|'))}"
+        return f"{option} is {came!r}; accepted: {'a number' if real else 'a whole number'}"
     if found := _NO_LIST.match(sentence):
         option, came = found.groups()
         shown = came.replace("'", "").replace(", ", " ")
