@@ -9,11 +9,12 @@ from robots.trials.drivers import DirectRobot, guarded
 
 from understudy.errors import ConfigError, RobotError, RobotLost
 from understudy.robots.fake import FakeConfig
-from understudy.robots.guard import UNTOLD, Guard
+from understudy.robots.guard import Guard
 from understudy.robots.guard_messages import Status
 from understudy.robots.protocol import Reading
 from understudy.robots.safety import Kind
 from understudy.robots.safety_config import SafetyConfig
+from understudy.robots.stop_teller import UNTOLD
 
 PERIOD_S = 0.02
 

@@ -6,7 +6,6 @@ process. Here is what it does, without sockets: a test can drive it with a clock
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 import time
@@ -21,16 +20,13 @@ from understudy.robots.guard_messages import Seen, Status, one_line
 from understudy.robots.protocol import Mode, Reading, Robot, RobotSpec
 from understudy.robots.safety import Kind, SafetyGate
 from understudy.robots.safety_config import LATE_PERIODS, SafetyConfig
+from understudy.robots.stop_teller import RETRY_S, UNTOLD, StopTeller
 from understudy.robots.watched_driver import WatchedDriver
 
 _STANDS_PERIODS = 2.0  # after which a robot that takes positions stands at the last one
 _BURST = 1.5  # commands that may follow one another at once
-_RETRY_S = 0.1
-TELLS_S = 3.0  # for which a stop that did not reach the robot is said again and again, then
-_TELLS_LATER_S = 1.0  # so often
 _LOCK_S = 0.05
 _WHILE_S = 0.1
-UNTOLD = "the robot could not be told to stop"
 NO_REASON = "the driver gave no reason"
 
 
@@ -63,6 +59,7 @@ class Guard:
         self._config, self._dry_run, self._clock = config, dry_run, clock
         spec = robot.spec if spec is None else spec
         self._driver = WatchedDriver(robot, len(spec.axes), clock)
+        self._teller = StopTeller(self._driver, clock)
         self.gate = SafetyGate(spec, config, getattr(robot, "forward", None))
         self._period_s = spec.period_s
         self._timeout_s, self.supervised_s = config.silence_s(spec), config.supervised_s(spec)
@@ -80,9 +77,7 @@ class Guard:
         self._late, self._brake_s = False, math.inf  # whether it brakes for a late command; when it (next) will
         self._refused_s: float | None = None
         self._resume_s: float | None = -math.inf  # when motion may begin again after a stop
-        self._lost_s = self._tried_s = -math.inf
-        self._told, self._stopped_s = True, -math.inf  # whether the last stop reached the robot, and when it was
-        self._unreached = False  # whether it was tried in vain to tell it
+        self._lost_s = -math.inf
         self._before = Status.IDLE  # that a connection was lost
         self._drives = -1  # who sent the last command
         self._oldest_s = 0.0
@@ -97,9 +92,9 @@ class Guard:
             anew = not self._driver.connected
             if anew:
                 self._driver.connect()
-            if anew or not self._told or (self._status is Status.RUNNING and self._resume_s is None):
+            if anew or not self._teller.told or (self._status is Status.RUNNING and self._resume_s is None):
                 self._halt()  # it may move, also for whoever held it before
-            if not self._told:
+            if not self._teller.told:
                 raise RobotLost(UNTOLD)
             home = self._driver.home(seed)
             now_s = self._clock()
@@ -147,7 +142,7 @@ class Guard:
         if self._turn(Status.RUNNING, Status.IDLE):
             self._pending = None
             self._halt()
-            if self._unreached:
+            if self._teller.unreached:
                 self._lose(RobotLost(UNTOLD))
         return self.seen()
 
@@ -166,30 +161,26 @@ class Guard:
 
     def reset(self) -> Seen:
         """Takes back the latched stop, once the robot has heard it. Nothing moves before the next `begin`."""
-        if self._latched and not self._told:
-            self._tell()
-        if self._latched and self._told:
+        if self._latched and not self._teller.told:
+            self._teller.tell_again()
+        if self._latched and self._teller.told:
             self._phase, self._reason, self._latched = Status.IDLE, "", ""
             self.gate.believe()
         return self.seen()
 
     def close(self) -> bool:
         """To rest, and the connection closed; a robot that is lost is looked for a while. Whether it is at rest."""
-        rested = self._told and (self._status is not Status.RUNNING or self._resume_s is not None)
+        rested = self._teller.told and (self._status is not Status.RUNNING or self._resume_s is not None)
         self._halt()
-        for _ in range(round(TELLS_S / _RETRY_S)):
-            if self._told:
-                break
-            time.sleep(_RETRY_S)
-            self._tell()
+        self._teller.insist()
         self._driver.disconnect()
-        return rested or self._told
+        return rested or self._teller.told
 
     def seen(self, home: NDArray[np.float64] | None = None) -> Seen:
         """The state as others see it."""
         counts, status = dict(self.gate.counts), self._status
         reason = self._latched if status is Status.STOPPED else self._reason
-        if status is Status.STOPPED and self._unreached and UNTOLD not in reason:
+        if status is Status.STOPPED and self._teller.unreached and UNTOLD not in reason:
             reason += f"; {UNTOLD} yet: use its own stop"
         brakes = status is Status.RUNNING and self._brakes
         return Seen(status, self._reading, self._executed, counts, self._oldest_s, reason, home, brakes=brakes)
@@ -204,9 +195,9 @@ class Guard:
         """
         now_s = self._clock()
         if self._status is Status.LOST:
-            if now_s - self._tried_s >= _RETRY_S:
+            if now_s - self._teller.tried_s >= RETRY_S:
                 self._retry(now_s)
-            return self._tried_s + _RETRY_S
+            return self._teller.tried_s + RETRY_S
         due_s = self._tell_again(now_s)
         if self._status is not Status.RUNNING:
             return due_s
@@ -238,17 +229,14 @@ class Guard:
 
     def _tell_again(self, now_s: float) -> float:
         """A stop that did not reach the robot is said again, until it does; when the next time is."""
-        if self._told:
+        if self._teller.told:
             return math.inf
-        since_s = now_s - self._stopped_s
-        if self._status is Status.RUNNING and since_s > self._config.reconnect_s:
+        untold_s = now_s - self._teller.stopped_s  # of this stop: to give up is another one
+        if self._status is Status.RUNNING and untold_s > self._config.reconnect_s:
             self.stop(f"{Kind.CONNECTION}: {UNTOLD}", Kind.CONNECTION)
-        every_s = _RETRY_S if since_s <= TELLS_S else _TELLS_LATER_S
-        if now_s - self._tried_s >= every_s:
-            self._tried_s = now_s
-            self._tell()
+        if self._teller.tell_when_due(now_s, untold_s):
             self._resume_s = self._clock() + self._settle_s
-        return math.inf if self._told else self._tried_s + every_s
+        return self._teller.due_s(untold_s)
 
     # ---- inside ----------------------------------------
 
@@ -267,7 +255,7 @@ class Guard:
         if self._resume_s is not None:
             if self._brakes:
                 self.gate.counts[Kind.STALE_COMMAND] += 1
-                if self._told and now_s >= self._resume_s:
+                if self._teller.told and now_s >= self._resume_s:
                     self._refuse(Kind.STALE_OBSERVATION, now_s)  # not seen since
                 return math.inf
             try:
@@ -347,7 +335,7 @@ class Guard:
         self._resume_s = max(now_s, settled_s)
         if self.gate.admit(reading, self._clock()) is None:
             self._reading = reading
-            if self._told and reading.time_s >= settled_s:  # else it still braked
+            if self._teller.told and reading.time_s >= settled_s:  # else it still braked
                 with self._driver.watched():
                     self._arm()
         self._phase = Status.RUNNING
@@ -361,38 +349,16 @@ class Guard:
         self._executed = np.where(moves, 0.0, self._reading.position)
 
     def _halt(self) -> None:
-        """Tells the robot to stop, in a new connection where the old one is gone."""
-        self._stopped_s = self._clock()
-        self._resume_s = self._stopped_s + self._settle_s
+        """Has the robot told to stop; nothing moves it before it must be at rest."""
+        now_s = self._clock()
+        self._resume_s = now_s + self._settle_s
         self.gate.rest()
         if self._reading is not None:
             moves = np.array([mode is Mode.VELOCITY for mode in self._modes])
             self._executed = np.where(moves, 0.0, self._executed)
-        self._told = False  # while it is being told, which may take a while
-        self._tell()
+        if self._has_to_hear:
+            self._teller.tell(now_s)
         self._resume_s = self._clock() + self._settle_s
-
-    def _tell(self) -> None:
-        """Tells the robot to stop, where it can be reached."""
-        self._told = self._dry_run or self._reached()
-        self._unreached = not self._told
-
-    def _reached(self) -> bool:
-        """Whether the robot could be told to stop; one that nobody has ever connected to needs not be."""
-        if self._driver.opened == 0 and self._status is Status.IDLE:
-            return True
-        if self._driver.connected:
-            with contextlib.suppress(RobotError):
-                self._driver.stop()
-                return True
-        if self._driver.is_taken:
-            return False  # by another thread, which tells it when it is done
-        self._tried_s = self._clock()
-        with contextlib.suppress(RobotError):
-            self._driver.connect()
-            self._driver.stop()
-            return True
-        return False
 
     def _lose(self, error: RobotLost) -> None:
         if self._status is Status.STOPPED:
@@ -404,7 +370,7 @@ class Guard:
         self._halt()
         if self._driver.opened == opened:  # else a new connection brought the stop, and it may be slow to open another
             self._driver.disconnect()
-        self._lost_s = self._tried_s = self._clock()
+        self._lost_s = self._teller.tried_s = self._clock()
         self._phase, self._reason = Status.LOST, one_line(str(error))
 
     def _retry(self, now_s: float) -> None:
@@ -412,14 +378,14 @@ class Guard:
             if not self._driver.connected:
                 self._driver.connect()
             self._halt()  # nobody knows what it did meanwhile
-            if not self._told:
+            if not self._teller.told:
                 raise RobotLost(UNTOLD)
             reading = self._driver.read()
             self.gate.admit(reading, self._clock())
         except RobotLost as error:
             self._driver.disconnect()
-            self._tried_s = self._clock()
-            if self._tried_s - self._lost_s > self._config.reconnect_s and self._status is Status.LOST:
+            self._teller.tried_s = self._clock()
+            if self._teller.tried_s - self._lost_s > self._config.reconnect_s and self._status is Status.LOST:
                 self.stop(f"{Kind.CONNECTION}: {error}")
         except RobotError as error:
             self.stop(str(error))
@@ -436,7 +402,12 @@ class Guard:
         if self._resume_s is None:
             return False
         unseen = self._reading is None or self._reading.time_s < self._resume_s
-        return not self._told or self._clock() < self._resume_s or unseen
+        return not self._teller.told or self._clock() < self._resume_s or unseen
+
+    @property
+    def _has_to_hear(self) -> bool:
+        """Whether a stop has to reach the robot: not in a dry run, nor where nobody has ever connected to it."""
+        return not self._dry_run and (self._driver.opened > 0 or self._status is not Status.IDLE)
 
     def _turn(self, before: Status, after: Status) -> bool:
         """From one status to another, and whether it was so: another thread may have stopped the robot meanwhile."""

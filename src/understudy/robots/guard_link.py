@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.errors import ConfigError, RobotError
-from understudy.robots.guard import TELLS_S, UNTOLD, Guard
+from understudy.robots.guard import Guard
 from understudy.robots.guard_messages import ALIVE, Ask, Seen, Status, one_line, unpack_seen
 from understudy.robots.guard_process import serve_guard
 from understudy.robots.processes import said_ready, start
 from understudy.robots.protocol import Robot
 from understudy.robots.safety import Kind
 from understudy.robots.safety_config import SafetyConfig
+from understudy.robots.stop_teller import TELLS_S, UNTOLD
 from understudy.robots.terminal import KeptTerminal
 from understudy.robots.watched_driver import CALL_S, CONNECT_S, connecting_again
 from understudy.robots.wire import LARGEST, SOCKET_TYPE, Message
