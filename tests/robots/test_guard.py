@@ -383,6 +383,26 @@ def test_a_stop_for_silence_that_did_not_reach_the_robot_is_said_again():
     assert robot.violations() == {}
 
 
+def test_a_robot_that_hears_its_stop_at_the_reset_brakes_before_it_moves_again():
+    robot, guard, clock = guarded(FakeConfig(homes=False, reach=1000.0, acceleration=2.0))
+    guard.begin(0)
+    driven(guard, clock, steps=100, value=1.0)
+    breaking(robot, clock, 4.9, "stop", "connect", "read", "command")
+    guard.stop("pressed")
+    pass_time(guard, clock, 4.9)
+    clock.now_s += 0.05  # before the next try
+    assert speed(robot, clock) > 0.9
+    assert guard.reset().status is Status.IDLE
+    assert guard.begin(1).brakes
+    assert speed(robot, clock) > 0.5
+    sent = len(robot.wire)
+    driven(guard, clock, steps=3, value=-1.0)
+    assert len(robot.wire) == sent
+    driven(guard, clock, steps=200, value=-1.0)
+    assert speed(robot, clock) > 0.9
+    assert robot.violations() == {}
+
+
 @pytest.mark.parametrize("what", ["wait", "begin", "close"])
 def test_a_robot_that_came_back_moving_is_stopped_by_whatever_comes_next(what):
     robot, guard, clock = guarded(LONG)

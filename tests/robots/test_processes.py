@@ -708,7 +708,8 @@ def test_closing_says_that_a_robot_moves_on_whose_guard_has_died_unseen(robot):
     env.reset(seed=0)
     for _ in range(10):
         env.step(np.full(6, 0.3))
-    robot.machine.process.kill()  # it cannot be told anything
+    robot.machine.process.kill()
+    robot.machine.process.join()  # until then it may still take a connection; now it cannot be told anything
     os.kill(env.guard_pid, signal.SIGKILL)
     wait_for(lambda: not env.link.is_alive, 15.0)
     with pytest.raises(RobotError, match="could not be told to stop: use its own stop"):

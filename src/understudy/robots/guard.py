@@ -163,6 +163,7 @@ class Guard:
         """Takes back the latched stop, once the robot has heard it. Nothing moves before the next `begin`."""
         if self._latched and not self._teller.told:
             self._teller.tell_again()
+            self._resume_s = self._clock() + self._settle_s
         if self._latched and self._teller.told:
             self._phase, self._reason, self._latched = Status.IDLE, "", ""
             self.gate.believe()
@@ -196,7 +197,7 @@ class Guard:
         now_s = self._clock()
         if self._status is Status.LOST:
             if now_s - self._teller.tried_s >= RETRY_S:
-                self._retry(now_s)
+                self._retry()
             return self._teller.tried_s + RETRY_S
         due_s = self._tell_again(now_s)
         if self._status is not Status.RUNNING:
@@ -373,7 +374,7 @@ class Guard:
         self._lost_s = self._teller.tried_s = self._clock()
         self._phase, self._reason = Status.LOST, one_line(str(error))
 
-    def _retry(self, now_s: float) -> None:
+    def _retry(self) -> None:
         try:
             if not self._driver.connected:
                 self._driver.connect()
