@@ -982,31 +982,34 @@ def _dagger_table(content: dict[str, Any]) -> list[str]:
     """DAgger beside cloning at the same number of labels, for the tasks of which all seeds are there."""
     chosen, plain = summary(content)["against_bc"], summary(content)["plain_against_bc"]
     other = {task: row for task, row in plain.items() if task in chosen and chosen[task]["gate"] != "dagger"}
+    seeds, fresh = _listed(content["seeds"]), _listed(content["fresh_seeds"])
     return [
-        f"`{content['command']}`: training seeds from 0, {content['starts']} starts each from "
-        f"{content['first_start']}, at most {content['max_steps']} steps. The "
+        f"`{content['command']}`: training seeds {seeds}, and {fresh}, added when nothing was chosen any more; "
+        f"{content['starts']} starts each from {content['first_start']}, at most {content['max_steps']} steps. The "
         "interval of the difference is a bootstrap over seeds and starts; p is corrected by Holm over twelve tasks. "
+        "*Fresh* is the difference of the added seeds alone. "
         "`safe-asking` is SafeDAgger that asks at a few of the steps, too, that it finds safe.",
         "",
-        *_against_bc(chosen),
+        *_against_bc(chosen, summary(content)["fresh_against_bc"]),
         "",
         "The tasks of `safe-asking` with plain DAgger (p is that of plain DAgger on all twelve):",
         "",
-        *_against_bc(other),
+        *_against_bc(other, {}),
     ]
 
 
-def _against_bc(rows: dict[str, Any]) -> list[str]:
+def _against_bc(rows: dict[str, Any], fresh: dict[str, Any]) -> list[str]:
     lines = [
-        "| task | gate | rounds | seeds | labels | it | cloning | difference, 95 % interval | p | expert | "
+        "| task | gate | rounds | seeds | labels | it | cloning | difference, 95 % interval | fresh | p | expert | "
         "cloning on tuning starts |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for task, row in rows.items():
+        of_fresh = f"{100 * fresh[task]['difference']:+.1f}" if task in fresh else ""
         lines.append(
             f"| {task} | {row['gate']} | {row['rounds']} | {row['seeds']} | "
             f"{row['labels']:,.0f} | {percent(row['dagger'])} | {percent(row['bc'])} | "
-            f"{100 * row['difference']:+.1f} {interval(row['interval'])} | {row['p_holm']:.3f} | "
+            f"{100 * row['difference']:+.1f} {interval(row['interval'])} | {of_fresh} | {row['p_holm']:.3f} | "
             f"{percent(row['expert'])} | {percent(row['bc_on_tuning_starts'])} |"
         )
     return lines
