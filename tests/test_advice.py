@@ -144,9 +144,10 @@ def test_the_world_is_named_as_the_person_named_it(usual):
 def test_a_script_is_named_where_the_world_has_one_and_nobody_is_on_a_robot(usual):
     (command,) = advise(usual, Situation(expert=True), scripted=True).commands
     assert "--expert scripted --gate" in command
-    for situation, scripted in ((Situation(expert=True, robot=True), True), (Situation(expert=True), False)):
+    on_a_robot = Situation(expert=True, robot=True)
+    for situation, scripted, named in ((on_a_robot, True, "human:EXPERT"), (Situation(expert=True), False, "EXPERT")):
         advice = advise(usual, situation, scripted=scripted)
-        assert "--expert EXPERT" in advice.commands[0]
+        assert f"--expert {named} --gate" in advice.commands[0]
         assert any(reason.startswith("EXPERT is") for reason in advice.reasons)
 
 

@@ -362,7 +362,7 @@ MISTAKES = {
     "unknown reward": (["record", *PICK, "--out", "{new}", "--env-arg", "reward=best"], "best"),
     "unknown expert": (["record", *PICK, "--out", "{new}", "--expert", "oracle"], "oracle"),
     "no policy there": (["evaluate", "{data}", *PICK], "neither a policy"),
-    "no episodes": (["evaluate", "{run}", *PICK, "--episodes", "0"], "accepted: 1 to 1000000"),
+    "no episodes": (["evaluate", "{run}", *PICK, "--episodes", "0"], "accepted: whole numbers, 1 to 1000000"),
     "no workers": (["evaluate", "{run}", *PICK, "--workers", "0"], "accepted: 1 to 1024"),
     "bad recipe": (["train", "bc", "--data", "{data}", "--out", "{new}", "--ema", "2"], "ema"),
     "bad shape": (["train", "bc", "--data", "{data}", "--out", "{new}", "--head", "quantile"], "head"),

@@ -120,11 +120,11 @@ REFUSED = {
     "a broken world in replay": ("replay data {line} --env-arg fails_at=3", "at step 3 ("),
     "no replay": ("replay data {line} --episodes 0", "accepted: 1 or more"),
     "replay with another world": ("replay data --env Pendulum-v1", "1 observation channels against 3"),
-    "advice for another world": ("advise data --env Pendulum-v1", "Pendulum-v1 does not fit data: 1 observation"),
+    "advice for another world": ("advise data --env Pendulum-v1", "the world does not fit data: "),
     "nothing to view": ("view data {line} --episodes -1", "accepted: 1 or more"),
     "another world to view": ("view run --env Pendulum-v1 --out {new}.mp4", "1 observation channels against 3"),
-    "a negative start": ("evaluate run {line} --seed -1", "seed is -1; accepted: 0 to"),
-    "a negative start to compare": ("compare run run {line} --seed -1", "seed is -1; accepted: 0 to"),
+    "a negative start": ("evaluate run {line} --seed -1", "seed is -1; accepted: whole numbers, 0 to"),
+    "a negative start to compare": ("compare run run {line} --seed -1", "seed is -1; accepted: whole numbers, 0"),
     "a negative start to view": ("view run {line} --seed -1", "seed is -1; accepted: 0 to"),
     "unjudged": ("compare run run {line} --env-arg judged=false --workers 1", "reports no success"),
     "options of a robot in a world": ("record {line} --out {new} --rest-s 3", "about a robot; name it with --robot"),
@@ -551,7 +551,10 @@ def test_a_world_without_a_limit_of_steps_is_measured_within_the_one_given(story
     assert told["max_steps"] == 7
     assert [row["length"] for row in told["episodes"]] == [7, 7]
     assert "no limit of steps" not in capsys.readouterr().out
-    assert "understudy: max_steps is 0; accepted: 1 or more" in said("evaluate", "run", *LINE, "--max-steps", "0")[1]
+    assert (
+        "understudy: max_steps is 0; accepted: whole numbers, 1 or more"
+        in said("evaluate", "run", *LINE, "--max-steps", "0")[1]
+    )
     rounds = ["--rounds", "1", "--starts", "2", "--progress-starts", "1", "--max-steps", "9", "--out", tmp_path / "run"]
     few = ["--hidden", "8", "--steps", "6", "--batch-size", "8", "--workers", "1"]
     assert said("dagger", *endless, "--demonstrations", "2", *rounds, *few)[0] == 0

@@ -753,6 +753,13 @@ def test_a_ledger_without_a_rate_counts_steps():
     assert "after 100 steps: 50%" in text
 
 
+def test_a_ledger_counts_what_the_expert_drove_unasked_and_claims_no_failure_that_nobody_saw():
+    rows = [{"step": step, **LEDGER, "expert_seconds": 0.0, "attended": 73, "judged": 0} for step in (0, 1)]
+    text = render(Report("DAgger", metrics=rows))
+    assert "asked or drove for 146 steps in all" in text
+    assert "3 of" not in text
+
+
 def test_the_headline_is_of_starts_that_no_training_has_seen(tmp_path: Path) -> None:
     run = made_run(tmp_path / "run")
     trained = replace(evaluation(2, 200), seed=0)

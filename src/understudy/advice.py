@@ -81,17 +81,18 @@ def advise(diagnosis: Diagnosis, situation: Situation, env: str | None = None, *
     reasons = list(_facts(diagnosis))
     if situation.expert:
         gate, why = _gate(situation, judged=diagnosis.successes + diagnosis.failures > 0)
+        expert = f"human:{expert}" if gate == "hg" else expert
         reasons += [
             "an expert can be asked on the states that the policy itself visits, which demonstrations lack",
             why,
         ]
         if situation.robot:
             reasons.append(
-                "`understudy dagger` collects in worlds; on the robot itself a person's device is an expert of your "
-                "own, in Python (docs/methods/hg_dagger.md)"
+                "`understudy dagger` collects in worlds, where human: simulates the person; on the robot itself a "
+                "person's device is an expert of your own, in Python (docs/methods/hg_dagger.md)"
             )
         command = f"understudy dagger --env {world} --data {data} --expert {expert} --gate {gate} --out runs/{gate}"
-        if expert == "EXPERT":
+        if expert.endswith("EXPERT"):
             reasons.append("EXPERT is scripted where the world has a script, a policy folder, or an .npz of weights")
         return Advice("dagger", gate, (20, 50), tuple(reasons), (command,))
     named = "" if diagnosis.env_id or not env else f" --env {world}"  # for names, units and limits

@@ -93,14 +93,19 @@ class Replay:
 def ask(expert: Expert, observation: NDArray[np.float32]) -> NDArray[np.float32]:
     """The expert's label for an observation (D,), checked.
 
+    It is given a copy, and what it answers is copied: it may write into either later.
+
     Raises:
-        ExpertError: the expert answered nothing, or a number that is not finite.
+        ExpertError: the expert answered nothing, something else than numbers, or a number that is not finite.
     """
-    answer = expert.label(observation)
+    answer = expert.label(observation.copy())
     name = type(expert).__name__
     if answer is None:
         raise ExpertError(f"{name} answered nothing; label(observation) must return an action")
-    label = np.asarray(answer, np.float32).reshape(-1)
+    try:
+        label = np.array(answer, np.float32).reshape(-1)
+    except (TypeError, ValueError) as error:
+        raise ExpertError(f"{name} answered {str(answer)[:80]!r}; label(observation) must return numbers") from error
     if not np.isfinite(label).all():
         channel = int(np.flatnonzero(~np.isfinite(label))[0])
         raise ExpertError(f"{name} answered {label[channel]} for action channel {channel}; labels must be finite")

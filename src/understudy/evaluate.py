@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from statistics import NormalDist
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from understudy.agent import Agent
 from understudy.collector import rollouts
 from understudy.episode import SUCCESS, UNKNOWN, Episode
-from understudy.errors import ConfigError, require_within
+from understudy.errors import ConfigError, require_whole
 from understudy.execution import PolicyAgent
 from understudy.inference import Predictor
 from understudy.recipe import LARGEST_SEED
@@ -36,7 +36,7 @@ class Trial:
     Args:
         index: number of the start.
         seed: that drew the start.
-        success: whether the world's success rule was met; None where it has none.
+        success: whether the world's success rule was met; None where no start of the evaluation shows that it has one.
         sustained: whether success was reported on more than 25 steps (the rule of the DAPG authors).
         total_reward: sum of the rewards.
         length: steps.
@@ -222,9 +222,9 @@ def evaluate(
         SpecMismatch: the policy was trained for other channels, another order, other units or another rate.
         WorkerError: a worker process died or hung.
     """
-    require_within("episodes", episodes, 1, MOST_EPISODES)
-    require_within("seed", seed, 0, LARGEST_SEED)
-    require_within("max_steps", max_steps, 1)
+    require_whole("episodes", episodes, 1, MOST_EPISODES)
+    require_whole("seed", seed, 0, LARGEST_SEED)
+    require_whole("max_steps", max_steps, 1)
     spec = world_spec(world)
     policy.spec.require(spec, what=spec.env_id, against="the policy")
     statistics = getattr(policy, "statistics", None)
@@ -235,6 +235,8 @@ def evaluate(
         trial = judge(index, episode, spec, statistics[0] if statistics else None)
         trials.append(trial)
         on_trial(trial)
+    if any(trial.success is not None for trial in trials):  # a world may speak of success only where there is one
+        trials = [replace(trial, success=bool(trial.success)) for trial in trials]
     options = {"execute": execute, "ensemble_decay": ensemble_decay, "max_steps": max_steps}
     return Evaluation(
         spec.env_id, seed, tuple(trials), {name: value for name, value in options.items() if value is not None}
@@ -292,13 +294,19 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
         ConfigError: the starts are not the same, by their seeds or by what was observed first, or the world reports no
             success.
     """
+    asked = [(one.world, one.seed, len(one.trials), one.options.get("env_arguments")) for one in (first, second)]
+    if asked[0] == asked[1] and not _same_starts(first, second):
+        raise ConfigError(
+            f"the starts differ: {first.world} began differently from the same seeds; compare policies in a world that "
+            "draws its start from reset(seed=...) alone, with the same --env-arg"
+        )
     if first.world != second.world or not _same_starts(first, second):
         raise ConfigError(
             f"the starts differ ({first.world} from {first.seed}, {len(first.trials)} starts; {second.world} from "
             f"{second.seed}, {len(second.trials)} starts); evaluate both with the same --env, --env-arg, --seed and "
             "--episodes"
         )
-    if not (first.is_judged and second.is_judged):
+    if not (first.is_judged or second.is_judged):
         raise ConfigError(f"{first.world} reports no success, so there is nothing to compare; use a world that does")
     outcomes = [(bool(a.success), bool(b.success)) for a, b in zip(first.trials, second.trials, strict=True)]
     only_first, only_second = outcomes.count((True, False)), outcomes.count((False, True))

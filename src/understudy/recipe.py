@@ -106,11 +106,9 @@ class DAggerConfig:
     progress_starts: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "episodes"):
-            require_within(name, getattr(self, name), 1)
-        require_within("max_steps", self.max_steps, 1)
-        require_within("after_success", self.after_success, 0)
-        require_within("progress_starts", self.progress_starts, 0)
+        for name, least in (("rounds", 1), ("episodes", 1), ("max_steps", 1), ("after_success", 0)):
+            require_whole(name, getattr(self, name), least)
+        require_whole("progress_starts", self.progress_starts, 0)
         _require(self.cap is None or 0 < self.cap < math.inf, self, "cap", "above 0, in half-ranges of the actions")
 
 
@@ -188,11 +186,11 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "judge_episodes", "value_epochs", "value_first_epochs"):
-            require_within(name, getattr(self, name), 0)
+            require_whole(name, getattr(self, name), 0)
         for name in ("episodes", "max_steps", "best_window", "value_batch"):
-            require_within(name, getattr(self, name), 1)
-        require_within("seed", self.seed, 0, LARGEST_SEED)
-        require_within("threads", self.threads, 1, MOST_THREADS)
+            require_whole(name, getattr(self, name), 1)
+        require_whole("seed", self.seed, 0, LARGEST_SEED)
+        require_whole("threads", self.threads, 1, MOST_THREADS)
         for name in ("gamma", "gae_lambda"):
             require_within(name, getattr(self, name), 0, 1)
         for name in ("correlation", "average"):

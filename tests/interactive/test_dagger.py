@@ -593,13 +593,14 @@ def test_no_demonstrations_are_refused_in_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        ({"rounds": 0}, "rounds is 0; accepted: 1 or more"),
-        ({"episodes": 0}, "episodes is 0; accepted: 1 or more"),
+        ({"rounds": 0}, "rounds is 0; accepted: whole numbers, 1 or more"),
+        ({"rounds": 1.5}, "rounds is 1.5; accepted: whole numbers"),
+        ({"episodes": 0}, "episodes is 0; accepted: whole numbers, 1 or more"),
         ({"cap": 0}, "cap is 0; accepted: above 0"),
         ({"cap": float("nan")}, "cap is nan; accepted: above 0"),
-        ({"max_steps": 0}, "max_steps is 0; accepted: 1 or more"),
-        ({"after_success": -1}, "after_success is -1; accepted: 0 or more"),
-        ({"progress_starts": -1}, "progress_starts is -1; accepted: 0 or more"),
+        ({"max_steps": 0}, "max_steps is 0; accepted: whole numbers, 1 or more"),
+        ({"after_success": -1}, "after_success is -1; accepted: whole numbers, 0 or more"),
+        ({"progress_starts": -1}, "progress_starts is -1; accepted: whole numbers, 0 or more"),
     ],
 )
 def test_rounds_that_cannot_be_are_refused(bad, said):

@@ -487,6 +487,12 @@ def test_gates_have_the_names_that_users_type():
         ("dagger", {"ask": 1.1}, "ask is 1.1; accepted: 0 to 1"),
         ("dagger", {"fade_rounds": 0}, "fade_rounds is 0; accepted: 1 or more"),
         ("dagger", {"fade_rounds": 2.5}, "fade_rounds is 2.5; accepted: a whole number"),
+        (
+            "dagger",
+            {"schedule": "indicator", "beta": 0.9},
+            "beta is of the schedule constant or exponential; indicator",
+        ),
+        ("dagger", {"fade_rounds": 2}, "fade_rounds is of the schedule linear; constant knows none"),
         ("safe", {"ask": 1.1}, "ask is 1.1; accepted: 0 to 1"),
         ("safe", {"tau": 0}, "tau is 0; accepted: above 0"),
         ("safe", {"tau": math.nan}, "tau is nan; accepted: a finite number"),

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from understudy.episode import Episode
-from understudy.interactive.ledger import Entry, entry_of, takeovers
+from understudy.interactive.ledger import Entry, entry_of, takeovers, total_of
 
 STEP = st.tuples(st.booleans(), st.booleans())  # the expert drives, the step has a label
 EPISODES = st.lists(st.tuples(st.lists(STEP, min_size=1, max_size=12), st.sampled_from([1, 0, -1])), max_size=5)
@@ -21,16 +21,19 @@ def episode_of(steps, success=-1):
 
 def counted(episodes, hz):
     """The same figures, one step after the other."""
-    total = dict.fromkeys(("episodes", "steps", "labels", "expert_steps", "interventions", "context_switches"), 0)
+    names = ("episodes", "steps", "labels", "expert_steps", "interventions", "context_switches", "attended", "judged")
+    total = dict.fromkeys(names, 0)
     seconds, successes = 0.0, 0
     for steps, success in episodes:
         total["episodes"] += 1
+        total["judged"] += success >= 0
         successes += success == 1
         last = False
         for expert, labelled in steps:
             total["steps"] += 1
             total["labels"] += labelled
             total["expert_steps"] += expert
+            total["attended"] += expert or labelled
             total["interventions"] += expert and not last
             total["context_switches"] += expert != last
             seconds += (1 / hz if hz else 0) if expert or labelled else 0
@@ -78,10 +81,18 @@ def test_the_intervention_rate_is_takeovers_for_each_step_of_the_policy():
     assert entry_of([episode_of([(True, True)] * 4)], 10.0).intervention_rate == 1.0  # the policy drove no step
 
 
-def test_help_counts_as_success_and_nothing_collected_is_no_success():
+def test_help_counts_as_success_of_the_episodes_that_somebody_judged():
     entry = entry_of([episode_of([(True, True)], success) for success in (1, 0, -1, 1)], 10.0)
-    assert entry.success_with_help == 0.5
-    assert entry_of([], 10.0).success_with_help == 0.0
+    assert entry.success_with_help == pytest.approx(2 / 3)
+    assert "2 of 3 episodes succeeded with help, 1 are not judged" in str(entry)
+    for nothing_known in (entry_of([], 10.0), entry_of([episode_of([(True, True)], -1)], 10.0)):
+        assert nothing_known.success_with_help is None
+        assert "nobody knows which episodes succeeded" in str(nothing_known)
+
+
+def test_a_row_that_did_not_count_who_attended_is_read_all_the_same():
+    row = entry_of([episode_of([(True, True)] * 3, 1)], 10.0).to_json()
+    assert total_of([{key: value for key, value in row.items() if key not in ("attended", "judged")}]) == Entry(**row)
 
 
 def test_an_entry_is_plain_json():

@@ -152,6 +152,23 @@ def test_an_expert_watches_each_step_once_and_that_is_no_label():
     assert [engaged for _, engaged, _ in gate.ticks] == [True] * len(episode)
 
 
+def test_an_expert_that_writes_into_what_it_is_shown_changes_nothing():
+    class Writes(Person):
+        def watch(self, observation, action):
+            super().watch(observation, action)
+            observation *= 10
+            action[:] = 9
+
+        def label(self, observation):
+            answer = super().label(observation)
+            observation -= 5
+            return answer
+
+    episodes = [driven(Script("aea."), Drives(stays, history=2), expert())[0] for expert in (Person, Writes)]
+    np.testing.assert_array_equal(*(episode.actions for episode in episodes))
+    np.testing.assert_array_equal(*(episode.labels for episode in episodes))
+
+
 def test_a_gate_sees_who_drove_before_and_at_the_start_that_is_the_policy():
     gate = Script("ee..")
     _, agent, _ = driven(gate, steps=5)
@@ -222,6 +239,8 @@ def test_a_tick_doubts_as_its_members_do():
         ([0.0, np.nan], "nan for action channel 1"),
         ([0.0, 0.0, 0.0], "answered 3 numbers"),
         ([0.5], "answered 1 numbers"),  # it could be taken for both channels
+        ("left", "answered 'left'; label\\(observation\\) must return numbers"),
+        ({"x": 1.0}, "must return numbers"),
     ],
 )
 @pytest.mark.parametrize("gate", [Script("a"), Script("e"), Greedy()])

@@ -1,12 +1,13 @@
 """`understudy record --robot`, as a user types it."""
 
+import itertools
 import json
 import sys
 from pathlib import Path
 
 import pytest
 
-from understudy.cli import main
+from understudy.cli import main, recording
 from understudy.dataset import Dataset
 
 STAND_INS = Path(__file__).parents[1] / "stand_ins"
@@ -24,6 +25,24 @@ def test_a_script_records_on_the_fake_robot_and_the_dataset_grows(tmp_path, caps
     assert [row.seed for row in dataset.rows] == [0, 1, 2, 3]
     assert dataset.spec.env_id == "robot/fake"
     assert dataset.spec.is_named
+
+
+def test_after_ctrl_c_the_rest_begins_where_the_first_part_ended(tmp_path, capsys, monkeypatch):
+    record_on = recording.record_on
+
+    def interrupted(*arguments, **options):
+        yield from itertools.islice(record_on(*arguments, **options), 1)
+        raise KeyboardInterrupt
+
+    out, words = tmp_path / "data", [*SHORT, "--rest-s", "0", "--seed", "3"]
+    with monkeypatch.context() as patch:
+        patch.setattr(recording, "record_on", interrupted)
+        assert main(["record", "--robot", "fake", "--out", str(out), *words]) == 130
+    said = capsys.readouterr().err
+    assert "1 of 2 episodes are saved; the same command with --episodes 1 --seed 4 records the rest" in said
+    assert main(["record", "--robot", "fake", "--out", str(out), *words]) == 0
+    assert f"1 of these starts are in {out} already; leave --seed out" in capsys.readouterr().err
+    assert [row.seed for row in Dataset.open(out).rows] == [3, 3, 4]
 
 
 def test_the_script_of_the_bundled_world_records_a_success_on_the_simulated_robot(tmp_path, capsys):

@@ -120,6 +120,39 @@ def test_a_delayed_expert_gives_the_answers_of_some_steps_ago():
     assert np.array_equal(answers(DelayedExpert(Right(0.001), 0), 4), answers(Right(0.001), 4))
 
 
+def test_an_expert_may_write_into_what_it_is_given_and_answer_in_the_same_array_each_time():
+    class Careless(Right):
+        def label(self, observation):
+            observation *= 10
+            self.answer = getattr(self, "answer", np.zeros(2, np.float32))
+            self.answer[:] = super().label(observation)
+            return self.answer
+
+    seen = np.ones(1, np.float32)
+    expert = DelayedExpert(Careless(step=0.001), 2)
+    expert.reset(0)
+    labels = [expert.label(seen)[0] for _ in range(4)]
+    assert labels == pytest.approx([0.001, 0.001, 0.001, 0.002])
+    assert seen[0] == 1
+
+
+@pytest.mark.parametrize("numbers", [1, 3])
+@pytest.mark.parametrize(
+    "build",
+    [lambda expert: NoisyExpert(expert, SPEC, 0.1), lambda expert: BiasedExpert(expert, SPEC, 0.1), SimulatedHuman],
+)
+def test_an_answer_for_other_channels_is_refused_and_not_stretched(build, numbers):
+    inside = Right()
+    inside.label = lambda observation: np.zeros(numbers)
+    expert = build(inside, SPEC) if build is SimulatedHuman else build(inside)
+    expert.reset(0)
+    with pytest.raises(ExpertError, match=f"Right answered for {numbers} action channels; this world has 2"):
+        expert.label(X)
+    if build is SimulatedHuman:
+        with pytest.raises(ExpertError, match="this world has 2"):
+            expert.watch(X, MIDDLE)
+
+
 def test_slow_motion_gives_the_same_person_more_of_the_worlds_time():
     config = HumanConfig(tires_per_s=1.1, rests_per_s=1.05)
     slow = config.in_slow_motion(4.0)

@@ -129,7 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError as error:  # a file that may not be read, a name that is too long
             tell(one_line(f"{error.filename or 'the operating system'}: {in_words(error)}"))
         except KeyboardInterrupt as interrupt:
-            how = str(interrupt) or _AFTER_CTRL_C.get(words[0], "what was not finished is not kept; run it again")
+            how = "" if "--dry-run" in words else _AFTER_CTRL_C.get(words[0], "")
+            how = str(interrupt) or how or "what was not finished is not kept; run it again"
             tell(f"interrupted; {how}")
             return 130
     return 2

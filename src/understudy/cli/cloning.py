@@ -10,7 +10,7 @@ from typing import Literal
 import tyro
 
 import understudy as us
-from understudy.cli.arguments import Source, dataset_at, existing, world_of, write_json
+from understudy.cli.arguments import Source, dataset_at, demonstrations_at, world_of, write_json
 from understudy.cli.console import progress, say, tell
 from understudy.dataset.doctor import Diagnosis
 from understudy.errors import ConfigError, UnderstudyError, require_within
@@ -76,11 +76,12 @@ def advise(
     Args:
         data: a dataset, or a bare folder of .npz files.
         env: the world, where there is a simulator.
-        expert: whether somebody or something can be asked while the policy tries; yes where the world has a script.
+        expert: whether somebody or something can be asked while the policy tries; yes where --env has a script.
         reward: whether the world pays a reward that says how well the task goes.
         robot: whether it runs on a real robot; no where a simulator is named.
     """
-    diagnosis = us.diagnose(dataset_at(existing(data), env))
+    dataset = dataset_at(data, None) if env is None else demonstrations_at(data, world_of(env))
+    diagnosis = us.diagnose(dataset)
     if env is not None:
         robot = robot or "no"
     scripted = _has_script(world_of(env)) if env is not None else _may_have_script(diagnosis.env_id)

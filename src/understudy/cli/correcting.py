@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,13 +24,14 @@ from understudy.cli.arguments import (
     world_of,
 )
 from understudy.cli.console import Bar, progress, say
-from understudy.cli.measuring import evaluate, limit_where_none
+from understudy.cli.measuring import evaluate, limit_where_none, note_endless_world
 from understudy.durable import make_folder, write_file
 from understudy.episode import SUCCESS
 from understudy.errors import ConfigError, require_within
 from understudy.evaluate import EVALUATION_SEED
 from understudy.inference import MOST_MEMBERS, FeedForwardConfig
 from understudy.recipe import DAGGER_RECIPE, DAGGER_SHAPE, DAggerConfig, TrainConfig
+from understudy.report.run_files import read_config
 from understudy.runs import Run, read_json, require_same
 from understudy.sim.experts import expert_fingerprint
 from understudy.workers import MOST_WORKERS
@@ -97,28 +100,29 @@ def dagger(
         if dry_run:
             if start is None or given is None:
                 raise ConfigError("--dry-run applies a gate to a policy and recorded episodes; give POLICY and --data")
-            _rehearse(chosen, start, given, rounds.cap)
+            _rehearse(chosen, start.in_world(us.spec_of(world)), given, rounds.cap)
             return
         teacher = expert_of(world, expert)
-        if gate == "hg" and not hasattr(teacher, "watch"):
+        if gate == "hg" and teacher.engaged and not hasattr(teacher, "watch"):
             raise ConfigError(
-                f"the gate hg waits for a person who takes over and hands back; {expert} never hands back, so give "
-                f"human:{expert}"
+                f"the gate hg waits for a person who takes over and hands back; {expert} is engaged before anything "
+                f"has happened, as a script that never hands back, so give human:{expert}"
             )
         if start is None:
             single = us.FeedForward(us.spec_of(world), shape).initialized(recipe.seed)
             count = members or (_DOUBTING_MEMBERS if chosen.measures_doubt else 1)
             start = us.Ensemble.of(single, count, seed=recipe.seed) if count > 1 else single
         chosen.begin(start, given)
-        Run.may_begin(out, resume=resume)  # all refusals come before the first demonstration
+        Run.may_begin(out, resume=resume)  # refusals come before the first demonstration, or right after it
+        longest = limit_where_none(factory, rounds.max_steps)
+        note_endless_world(factory, rounds.max_steps)
         notes: dict[str, Any] = {"env": env, "expert": expert}
         notes |= {"expert_fingerprint": checksum} if (checksum := expert_fingerprint(found_expert(expert))) else {}
         notes |= {"env_arguments": list(env_arguments)} if env_arguments else {}
         demos = given
         if demos is None:
-            demos = _demonstrations(
-                world, expert, out, {**notes, "demonstrations": demonstrations or _DEMONSTRATIONS}, resume
-            )
+            asked = {**notes, "demonstrations": demonstrations or _DEMONSTRATIONS}
+            demos = _demonstrations(world, expert, out, asked, longest, resume, partial(chosen.begin, start))
         notes["data"] = str(data or demos.path)
         notes |= {"start": str(policy)} if policy else {}
         with progress() as bar:
@@ -141,7 +145,6 @@ def dagger(
                 say(_described(one, policy))
     finally:
         world.close()
-    longest = limit_where_none(factory, rounds.max_steps)
     evaluate(out, env, episodes=starts, workers=workers, max_steps=longest, env_arguments=env_arguments)
 
 
@@ -174,8 +177,18 @@ def _require_fit(policy: us.Policy, spec: us.Spec, members: int | None, shape: F
         )
 
 
-def _demonstrations(world: Any, expert: str, out: Path, asked: dict[str, Any], resume: bool) -> us.Dataset:
+def _demonstrations(
+    world: Any,
+    expert: str,
+    out: Path,
+    asked: dict[str, Any],
+    max_steps: int | None,
+    resume: bool,
+    judge: Callable[[us.Dataset], None],
+) -> us.Dataset:
     """Demonstrations of the expert, in a folder beside the run, of which those still missing are recorded.
+
+    The first one shows whether the gate can do with such: `judge` raises where it cannot.
 
     Beside them is a file with what was asked for, so that a resumed command does not mix those of two experts.
     """
@@ -186,6 +199,8 @@ def _demonstrations(world: Any, expert: str, out: Path, asked: dict[str, Any], r
     asked_for = path.with_name(f"{path.name}.json")
     if path.exists() and not resume:
         raise ConfigError(f"{path} exists; give it with --data, or continue with --resume")
+    if (out / "config.json").exists() and (begun := read_config(out).get("data")) != str(path):
+        raise ConfigError(f"{out} was begun with --data {begun}; give it again")
     if path.exists() and asked_for.exists():
         require_same(path, read_json(asked_for), asked)
     else:
@@ -195,12 +210,15 @@ def _demonstrations(world: Any, expert: str, out: Path, asked: dict[str, Any], r
     teacher = expert_of(world, expert)
     if (out / "config.json").exists():
         return us.Dataset.open(path)  # the run has begun, so they are complete
-    begun = (path / "dataset.json").exists()
-    with us.Dataset.open(path) if begun else us.Dataset.create(path, world) as dataset, progress() as bar:
+    exists = (path / "dataset.json").exists()
+    with us.Dataset.open(path) if exists else us.Dataset.create(path, world) as dataset, progress() as bar:
         dataset.writer().begin()  # an episode whose save was interrupted is taken up before anybody counts them
         bar.start("demonstrating", count)
-        for _ in us.record(world, us.Demonstrator(teacher), dataset, seeds=range(len(dataset), count)):
+        seeds = range(len(dataset), count)
+        for _ in us.record(world, us.Demonstrator(teacher), dataset, seeds=seeds, max_steps=max_steps):
             bar.at(len(dataset))
+            if len(dataset) == 1:
+                judge(dataset)
     return us.Dataset.open(path)
 
 

@@ -25,7 +25,6 @@ from understudy.cli.arguments import (
 )
 from understudy.cli.console import progress, say
 from understudy.durable import prove_writable
-from understudy.errors import ConfigError
 from understudy.evaluate import EVALUATION_SEED, SUSTAINED_STEPS, Evaluation, agent_for, chosen_trials, wilson_interval
 from understudy.inference import Predictor
 from understudy.report.films import FILMED_EACH, film_evaluation
@@ -75,7 +74,7 @@ def evaluate(
     require_outputs(json_out, video)
     if kept:
         prove_writable(kept / "evaluation.json")
-    _note_endless_world(world, max_steps)
+    note_endless_world(world, max_steps)
     result = _evaluate(str(policy), predictor, world, episodes, seed, workers, execute, ensemble_decay, max_steps)
     if ":" in env:
         result = replace(result, world=env)  # with the module, as whoever repeats it must type it
@@ -141,10 +140,10 @@ def compare(
     policies = {str(path): policy_at(existing(path), world) for path in (first, second)}
     _note_training_starts(seed)
     require_outputs(json_out)
-    _note_endless_world(world, max_steps)
+    note_endless_world(world, max_steps)
     ledgers = {str(path): _ledger(existing(path)) for path in (first, second)}
     how = (episodes, seed, workers, execute, ensemble_decay, max_steps)
-    one, two = (_evaluate(str(path), policies[str(path)], world, *how, judged=True) for path in (first, second))
+    one, two = (_evaluate(str(path), policies[str(path)], world, *how) for path in (first, second))
     comparison = us.compare(one, two)
     say(f"first   {first}: {one}\nsecond  {second}: {two}\n{comparison}")
     if all(ledgers.values()):
@@ -155,10 +154,9 @@ def compare(
     if not solved_by_one:
         discordant = wilson_interval(0, episodes)[1]
         say(f"no start tells the two apart; at most {discordant:.0%} of all starts may (95 %), and if so:")
-    for difference in (0.02, 0.05, 0.1, 0.2):
-        if difference <= discordant:
-            needed = us.episodes_needed(difference, discordant)
-            say(f"a true difference of {difference:.0%} would be seen with {needed} starts (power 80 %)")
+    for difference in (0.02, 0.05, 0.1, 0.2):  # of which as many starts at least tell the two apart
+        needed = us.episodes_needed(difference, max(difference, discordant))
+        say(f"a true difference of {difference:.0%} would be seen with {needed} starts (power 80 %)")
     if json_out:
         rows = {"first": one.to_json(), "second": two.to_json(), "comparison": comparison.to_json()}
         if all(ledgers.values()):
@@ -196,7 +194,8 @@ def limit_where_none(world: World, given: int | None) -> int | None:
         env.close()
 
 
-def _note_endless_world(world: World, max_steps: int | None) -> None:
+def note_endless_world(world: World, max_steps: int | None) -> None:
+    """Says that an episode may go on for ever, where neither the world nor anybody limits its steps."""
     if max_steps is None and limit_where_none(world, 1):
         say("note: this world names no limit of steps, so an episode may go on for ever; --max-steps ends it")
 
@@ -211,8 +210,6 @@ def _evaluate(
     execute: int | None,
     ensemble_decay: float | None,
     max_steps: int | None,
-    *,
-    judged: bool = False,
 ) -> Evaluation:
     wins = 0
     with progress() as bar:
@@ -220,8 +217,6 @@ def _evaluate(
 
         def show(trial: us.Trial) -> None:
             nonlocal wins
-            if judged and trial.success is None:
-                raise ConfigError("this world reports no success, so there is nothing to compare; use one that does")
             wins += bool(trial.success)
             bar.at(trial.index + 1, None if trial.success is None else f"{wins} succeeded")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import understudy as us
 from understudy.cli.arguments import expert_of, growing, named_values, require_growing, world_of
-from understudy.cli.console import say
+from understudy.cli.console import say, tell
 from understudy.cli.robots import robot_env
 from understudy.episode import FAILURE, SUCCESS, UNKNOWN
 from understudy.errors import ConfigError, require_within
@@ -45,8 +45,11 @@ def record_at(
         teacher = _teacher(expert, world, robot, env, expert_arguments)
         try:
             with growing(out, world) as dataset:
-                first = seed if seed is not None else max((row.seed for row in dataset.rows), default=-1) + 1
+                held = {row.seed for row in dataset.rows}
+                first = seed if seed is not None else max(held, default=-1) + 1
                 require_within("seed", first + episodes, 0, EVALUATION_SEED)
+                if again := held.intersection(range(first, first + episodes)):
+                    tell(f"{len(again)} of these starts are in {out} already; leave --seed out to record new ones")
                 if attended:
                     say("while it runs: s success, f failure, d throws it away, space stops the robot")
                 takes = record_on(
@@ -61,14 +64,17 @@ def record_at(
                     tell=say,
                 )
                 saved: list[Take] = []
+                following = first
                 try:
                     for take in takes:
+                        following += take.outcome is not Outcome.UNDONE
                         _count(take, saved)
                         say(_told(take, len(saved), episodes))
                 except KeyboardInterrupt:
+                    rest = f"--episodes {episodes - len(saved)}"
+                    rest += "" if seed is None else f" --seed {following}"
                     raise KeyboardInterrupt(
-                        f"{len(saved)} of {episodes} episodes are saved; the same command with --episodes "
-                        f"{episodes - len(saved)} records the rest"
+                        f"{len(saved)} of {episodes} episodes are saved; the same command with {rest} records the rest"
                     ) from None
                 wins = sum(take.episode.success == SUCCESS for take in saved if take.episode)
                 say(f"{out}: {len(dataset)} episodes; {wins} of the {len(saved)} new ones succeeded")

@@ -71,6 +71,10 @@ class DAggerGate(Gate):
         _require(0 <= self.beta <= 1, "beta", self.beta, "0 to 1")
         _require(self.fade_rounds >= 1, "fade_rounds", self.fade_rounds, "1 or more")
         _require(0 <= self.ask <= 1, "ask", self.ask, "0 to 1")
+        for name, used_by in (("beta", ("constant", "exponential")), ("fade_rounds", ("linear",))):
+            given = getattr(self, name) != getattr(DAggerGate, name)
+            if given and self.schedule not in used_by:
+                raise ConfigError(f"{name} is of the schedule {' or '.join(used_by)}; {self.schedule} knows none")
 
     def share(self, round: int) -> float:
         """Beta of a round, counted from 1."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.agent import Driver
-from understudy.episode import SUCCESS, Episode
+from understudy.episode import SUCCESS, UNKNOWN, Episode
 from understudy.errors import ConfigError
 
 
@@ -27,6 +27,8 @@ class Entry:
         expert_seconds: time of the steps at which the expert was asked or drove, at the control rate; 0 where nobody
             knows the rate.
         successes: episodes that succeeded, with the expert's help.
+        attended: steps at which the expert was asked or drove.
+        judged: episodes of which it is known whether they succeeded.
     """
 
     episodes: int
@@ -37,11 +39,13 @@ class Entry:
     context_switches: int
     expert_seconds: float
     successes: int
+    attended: int
+    judged: int
 
     @property
-    def success_with_help(self) -> float:
-        """Share of the collected episodes that succeeded."""
-        return self.successes / self.episodes if self.episodes else 0.0
+    def success_with_help(self) -> float | None:
+        """Share of the judged episodes that succeeded; None where nobody judged one."""
+        return self.successes / self.judged if self.judged else None
 
     @property
     def intervention_rate(self) -> float:
@@ -52,12 +56,13 @@ class Entry:
         return Entry(**{key: value + getattr(other, key) for key, value in asdict(self).items()})
 
     def __str__(self) -> str:
-        unknown = self.labels and not self.expert_seconds
+        unknown = self.attended and not self.expert_seconds
+        unjudged = f", {self.episodes - self.judged} are not judged" if self.judged < self.episodes else ""
+        succeeded = f"{self.successes} of {self.judged} episodes succeeded with help{unjudged}"
         return (
             f"{self.labels} labels, {self.expert_steps} of {self.steps} steps driven by the expert, "
             f"{self.interventions} takeovers, {'an unknown time' if unknown else f'{self.expert_seconds:.0f} s'} of "
-            "the expert; "
-            f"{self.successes} of {self.episodes} episodes succeeded with help"
+            f"the expert; {succeeded if self.judged else 'nobody knows which episodes succeeded'}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -65,18 +70,21 @@ class Entry:
         return asdict(self)
 
 
-NOTHING = Entry(0, 0, 0, 0, 0, 0, 0.0, 0)
+NOTHING = Entry(0, 0, 0, 0, 0, 0, 0.0, 0, 0, 0)
 
 
 def total_of(rows: Iterable[Mapping[str, Any]]) -> Entry:
     """What the expert did in all rounds whose rows a run's metrics hold, the demonstrations included.
+
+    Rows of runs that did not count `attended` and `judged` are read as if all labels were all, and all were judged.
 
     Raises:
         ConfigError: a row is no entry of a ledger.
     """
     names = [field.name for field in fields(Entry)]
     try:
-        return sum((Entry(**{name: row[name] for name in names}) for row in rows), NOTHING)
+        whole = ({"attended": row["labels"], "judged": row["episodes"], **row} for row in rows)
+        return sum((Entry(**{name: row[name] for name in names}) for row in whole), NOTHING)
     except (KeyError, TypeError) as error:
         raise ConfigError(f"metrics.jsonl holds no ledger ({error}); give a run of `understudy dagger`") from error
 
@@ -91,6 +99,7 @@ def entry_of(episodes: Iterable[Episode], control_hz: float) -> Entry:
     total = NOTHING
     for episode in episodes:
         expert = episode.driver == Driver.EXPERT
+        attended = int((episode.labelled | expert).sum())
         total += Entry(
             episodes=1,
             steps=len(episode),
@@ -98,8 +107,10 @@ def entry_of(episodes: Iterable[Episode], control_hz: float) -> Entry:
             expert_steps=int(expert.sum()),
             interventions=int(takeovers(episode).sum()),
             context_switches=int((np.diff(expert, prepend=False) != 0).sum()),
-            expert_seconds=float((episode.labelled | expert).sum()) / control_hz if control_hz else 0.0,
+            expert_seconds=attended / control_hz if control_hz else 0.0,
             successes=int(episode.success == SUCCESS),
+            attended=attended,
+            judged=int(episode.success != UNKNOWN),
         )
     return total
 

@@ -210,7 +210,7 @@ class GatedAgent:
         """The command for an observation (D,): the policy's, or the expert's with a label."""
         proposal = self._robot.act(observation).action
         if self._watch is not None:
-            self._watch(observation, proposal)
+            self._watch(observation.copy(), proposal.copy())
         tick = Tick(
             observation,
             proposal,

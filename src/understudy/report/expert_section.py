@@ -13,19 +13,24 @@ from understudy.report.markup import Markup, element, table
 from understudy.report.sections import section
 from understudy.report.words import NONE, between, counted, is_number, percent
 
-_COUNTS = ("episodes", "steps", "labels", "expert_steps", "interventions", "context_switches", "successes")
+_COUNTS = (
+    *("episodes", "steps", "labels", "expert_steps", "interventions", "context_switches", "successes"),
+    *("attended", "judged"),
+)
 
 
 def expert_time(report: Report) -> Markup | None:
     """Success with help and alone against the time that the expert was asked or drove; None without a ledger.
 
-    A ledger has no seconds where the rate is unknown; the time is then told in the steps that carry a label.
+    A ledger has no seconds where the rate is unknown; the time is then told in steps.
     """
-    rows = [row for row in report.metrics if is_number(*(row.get(key) for key in ("expert_seconds", "step", *_COUNTS)))]
+    # Runs that did not count who attended and what was judged are read as if all labels were all.
+    whole = ({"attended": row.get("labels"), "judged": row.get("episodes"), **row} for row in report.metrics)
+    rows = [row for row in whole if is_number(*(row.get(key) for key in ("expert_seconds", "step", *_COUNTS)))]
     if not rows:
         return None
     timed = any(row["expert_seconds"] for row in rows)
-    key, unit, in_words = ("expert_seconds", "s", _duration) if timed else ("labels", "steps", _steps)
+    key, unit, in_words = ("expert_seconds", "s", _duration) if timed else ("attended", "steps", _steps)
     spent = list(accumulate(row[key] for row in rows))
     help_points = [_point(row, so_far) for row, so_far in zip(rows, spent, strict=True)]
     head = ["Round", "Expert's time", "Labels", "Driven by the expert", "Takeovers", "With help", "Alone"]
@@ -36,7 +41,7 @@ def expert_time(report: Report) -> Markup | None:
             f"{row['labels']:,}",
             f"{row['expert_steps']:,} of {counted(row['steps'], 'step')}",
             f"{row['interventions']:,}",
-            f"{row['successes']} of {row['episodes']}",
+            f"{row['successes']} of {row['judged']}" if row["judged"] else NONE,
             _alone(point),
         )
         for row, point in zip(rows, help_points, strict=True)
@@ -56,7 +61,7 @@ def expert_time(report: Report) -> Markup | None:
 
 
 def _point(row: Mapping[str, Any], spent: float) -> HelpPoint:
-    with_help = row["successes"] / max(1, row["episodes"]) if row["step"] else None
+    with_help = row["successes"] / row["judged"] if row["step"] and row["judged"] else None
     if not is_number(row.get("success_alone"), row.get("starts_alone")):
         return HelpPoint(spent, with_help, None, None)
     alone, starts = min(max(float(row["success_alone"]), 0.0), 1.0), max(1, int(row["starts_alone"]))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.agent import Expert, ask
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, ExpertError
 from understudy.spec import Spec
 
 _LONGEST_DELAY = 10_000  # steps
@@ -37,6 +37,15 @@ class _Wrapper:
     def reset(self, seed: int) -> None:
         """Forgets the last episode."""
         self._expert.reset(seed)
+
+    def _right(self, observation: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
+        """The wrapped expert's answer, which must be of so many channels: numpy would stretch a single number."""
+        answer = ask(self._expert, observation)
+        if len(answer) != channels:
+            raise ExpertError(
+                f"{type(self._expert).__name__} answered for {len(answer)} action channels; this world has {channels}"
+            )
+        return answer
 
 
 class NoisyExpert(_Wrapper):
@@ -77,7 +86,7 @@ class NoisyExpert(_Wrapper):
         """The action (A,) for an observation (D,), with noise."""
         kick = math.sqrt(1.0 - self._keep**2)
         self._noise = self._keep * self._noise + kick * self._random.standard_normal(len(self._scale))
-        answer = ask(self._expert, observation) + self._scale * self._noise
+        answer = self._right(observation, len(self._scale)) + self._scale * self._noise
         clipped: NDArray[np.float32] = np.clip(answer, self._low, self._high).astype(np.float32)
         return clipped
 
@@ -134,7 +143,7 @@ class BiasedExpert(_Wrapper):
 
     def label(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
         """The action (A,) for an observation (D,), off by the bias."""
-        answer = ask(self._expert, observation) + self._offset
+        answer = self._right(observation, len(self._offset)) + self._offset
         clipped: NDArray[np.float32] = np.clip(answer, self._low, self._high).astype(np.float32)
         return clipped
 
@@ -243,7 +252,7 @@ class SimulatedHuman(_Wrapper):
             observation: (D,) what both see.
             action: (A,) what the robot proposes, whether or not it drives.
         """
-        answer = ask(self._expert, observation)
+        answer = self._right(observation, len(self._half_ranges))
         self._thought = observation.copy(), answer
         # What asks for more than the world executes is no other action.
         apart = action.clip(self._low, self._high) - answer.clip(self._low, self._high)
@@ -264,7 +273,7 @@ class SimulatedHuman(_Wrapper):
         """The right action (A,) for an observation (D,); one that was just watched is not thought about twice."""
         if self._thought is not None and np.array_equal(self._thought[0], observation):
             return self._thought[1]
-        return ask(self._expert, observation)
+        return self._right(observation, len(self._half_ranges))
 
 
 def _require(holds: bool, otherwise: str) -> None:
