@@ -52,7 +52,7 @@ class Plane(gym.Env):
         told = self.says == "always" or (self.says == "only" and success)
         return self.position, 0.0, False, False, {"success": success} if told else {}
 
-for name, limit in (("Plane-v0", 12), ("Endless-v0", None)):
+for name, limit in (("Plane-v0", 12), ("OpenPlane-v0", None)):
     if name not in gym.registry:
         gym.register(name, Plane, max_episode_steps=limit)
 """
@@ -98,7 +98,7 @@ def lengths(path):
 
 
 def test_steps_are_limited_in_the_demonstrations_of_a_world_without_an_end_too(said, tmp_path):
-    endless = ["--env", "planes_of_tests:Endless-v0", "--expert", "scripted-idle", "--env-arg", "near=0.01"]
+    endless = ["--env", "planes_of_tests:OpenPlane-v0", "--expert", "scripted-idle", "--env-arg", "near=0.01"]
     code, printed, beside = dagger(said, tmp_path / "run", *endless, "--demonstrations", "2", "--max-steps", "7")
     assert code == 0, beside
     assert "no limit of steps" not in printed
@@ -108,7 +108,7 @@ def test_steps_are_limited_in_the_demonstrations_of_a_world_without_an_end_too(s
 def test_a_world_without_an_end_is_said_to_be_one_before_the_rounds(said, tmp_path, monkeypatch):
     monkeypatch.setattr("understudy.dagger", lambda *_, **__: iter(()))
     monkeypatch.setattr("understudy.cli.correcting.evaluate", lambda *_, **__: None)
-    endless = ["--env", "planes_of_tests:Endless-v0"]
+    endless = ["--env", "planes_of_tests:OpenPlane-v0"]
     assert said("record", *endless, "--out", tmp_path / "data", "--episodes", "2", "--max-steps", "5")[0] == 0
     code, printed, beside = dagger(said, tmp_path / "run", *endless, "--data", tmp_path / "data")
     assert code == 0, beside
@@ -209,6 +209,6 @@ def test_ctrl_c_in_a_rehearsal_promises_no_resume(said, monkeypatch):
 
 
 def test_advice_is_for_the_task_of_the_data(said):
-    code, _, beside = said("advise", "data", "--env", "planes_of_tests:Endless-v0")
+    code, _, beside = said("advise", "data", "--env", "planes_of_tests:OpenPlane-v0")
     assert code == 2
-    assert "Endless-v0 against" in beside
+    assert "OpenPlane-v0 against" in beside

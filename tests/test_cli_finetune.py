@@ -3,10 +3,12 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 from html import unescape
 
 import numpy as np
 import pytest
+from datasets import point_episode
 
 from understudy import presets
 from understudy.checkpoint import load
@@ -203,6 +205,37 @@ def test_what_needs_demonstrations_says_so(story, tmp_path, capsys):
         said = capsys.readouterr().err
         assert "give --demos" in said
         assert words[0] in said
+
+
+def test_demonstrations_that_change_nothing_are_said_to(story, tmp_path, capsys):
+    begun, shown = str(story / "run/clone"), ["--demos", str(story / "data")]
+    for words in (["--term", "distance"], ["--lam1", "0.5"], ["--term-arg", "scale=one"]):
+        assert finetune(tmp_path, "run", begun, *shown, *words, small=TINY) == 2
+        assert "--lam0, their weight, is 0; give --lam0 0.1" in capsys.readouterr().err
+    assert finetune(tmp_path, "run", begun, *shown, small=TINY) == 0
+    assert "--demos changes nothing; DAPG's term is --lam0 0.1" in capsys.readouterr().out
+
+
+def test_a_clone_without_a_deviation_of_its_own_is_refused_before_it_is_made(story, tmp_path, capsys):
+    assert finetune(tmp_path, "run", "--demos", str(story / "data"), "--deviation", "own") == 2
+    assert "a clone with the head absolute has none; give a policy of" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_progress_claims_no_failure_in_a_world_that_judges_nothing():
+    told = []
+
+    class Bar:
+        def start(self, *_): ...
+
+        def at(self, step, about):
+            told.append(about)
+
+    steps = tuning._Steps(Bar(), 10, done=0)
+    steps.on_phase("collecting", 2)
+    for success in (-1, 1, 0):
+        steps.on_episode(replace(point_episode(0, 1), success=success))
+    assert told == [None, "1 of 2 succeeded", "1 of 3 succeeded"]
 
 
 def test_what_only_a_cloning_can_use_is_refused_where_nothing_is_cloned(story, tmp_path, capsys):

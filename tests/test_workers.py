@@ -315,6 +315,22 @@ class Forks(Fault):
         return super().__call__(job, beat)
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to see what a process ignores")
+def test_ctrl_c_is_kept_from_a_worker_before_it_has_imported_anything():
+    def signals(pid):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        masks = {line.split(":")[0]: int(line.split()[1], 16) for line in lines if line[:4] in ("SigB", "SigI")}
+        return {name: bool(masks[name] & 1 << signal.SIGINT - 1) for name in ("SigBlk", "SigIgn")}
+
+    before = signals(os.getpid())
+    with Pool(Fault(), 1) as pool:
+        young = signals(pool.pids[0])
+        assert young["SigBlk"] or young["SigIgn"]
+        until_all_are_built(pool)
+        assert signals(pool.pids[0]) == {"SigBlk": False, "SigIgn": True}
+    assert signals(os.getpid()) == before
+
+
 def test_a_death_is_found_though_a_child_holds_the_pipe_open():
     with Pool(Forks(), 1) as pool:
         until_all_are_built(pool)

@@ -13,7 +13,7 @@ from threadpoolctl import ThreadpoolController
 
 from understudy.agent import Agent
 from understudy.episode import Episode
-from understudy.errors import WorkerError, require_within
+from understudy.errors import UnderstudyError, WorkerError, require_within
 from understudy.rollout import Observer, Step, rollout
 from understudy.workers import MOST_WORKERS, PATIENCE_S, Beat, Pool
 from understudy.worlds import World, make_env
@@ -115,7 +115,12 @@ class Collector:
             return
         self._runner.hear(agent)
         for start in starts:
-            yield self._runner(start, lambda: None)
+            try:
+                episode = self._runner(start, lambda: None)
+            except UnderstudyError as error:
+                error.add_note(f"seed {start.seed}")
+                raise
+            yield episode
 
     def close(self) -> None:
         """Ends the workers and closes the worlds."""

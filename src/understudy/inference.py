@@ -23,7 +23,7 @@ ACTIVATIONS = ("relu", "tanh")
 HEADS = ("absolute", "squared", "gaussian", "mixture")
 MIXTURE_COMPONENTS = 5
 MOST_MEMBERS = 100
-_WIDEST, _DEEPEST = 65_536, 100
+WIDEST, _DEEPEST = 65_536, 100
 _LONGEST = 1000  # a batch of windows of this length still fits into memory
 _SMALLEST_LIMIT, _LARGEST_LIMIT = 1e-3, 1e6
 SMALLEST_LOG_DEVIATION = -5.0  # of a Gaussian head, in deviations of the training actions
@@ -85,7 +85,7 @@ class FeedForwardConfig:
     def __post_init__(self) -> None:
         if not 1 <= len(self.hidden) <= _DEEPEST or not all(map(_is_size, self.hidden)):
             raise ConfigError(
-                f"hidden is {str(self.hidden)[:80]}; accepted: 1 to {_DEEPEST} layers of 1 to {_WIDEST} units"
+                f"hidden is {str(self.hidden)[:80]}; accepted: 1 to {_DEEPEST} layers of 1 to {WIDEST} units"
             )
         for name, accepted in (("activation", ACTIVATIONS), ("head", HEADS)):
             if getattr(self, name) not in accepted:
@@ -100,7 +100,7 @@ class FeedForwardConfig:
         if len(self.skip_hidden) > (_DEEPEST if self.skip else 0) or not all(map(_is_size, self.skip_hidden)):
             raise ConfigError(
                 f"skip_hidden is {str(self.skip_hidden)[:80]}; accepted: nothing without a skip, and with one up to "
-                f"{_DEEPEST} layers of 1 to {_WIDEST} units"
+                f"{_DEEPEST} layers of 1 to {WIDEST} units"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class FeedForwardConfig:
 
 
 def _is_size(value: Any) -> bool:
-    return type(value) is int and 1 <= value <= _WIDEST
+    return type(value) is int and 1 <= value <= WIDEST
 
 
 def last_layer_size(config: FeedForwardConfig, numbers: int) -> int:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from understudy.errors import ConfigError, require_whole, require_within
-from understudy.inference import FeedForwardConfig
+from understudy.inference import WIDEST, FeedForwardConfig
 
 LARGEST_SEED = 2**32 - 1  # members of an ensemble draw from multiples of it, and generators take 64 bits
 MOST_THREADS = 1024
@@ -205,7 +205,8 @@ class FinetuneConfig:
         _require(self.value_clip is None or 0 < self.value_clip < math.inf, self, "value_clip", "above 0")
         _require(len(self.value_hidden) >= 1, self, "value_hidden", "one or more sizes above 0")
         for name in ("value_hidden", "residual_hidden"):
-            _require(all(size >= 1 for size in getattr(self, name)), self, name, "sizes above 0")
+            fits = all(1 <= size <= WIDEST for size in getattr(self, name))
+            _require(fits, self, name, f"sizes from 1 to {WIDEST}")
         _require(
             not self.residual_hidden or self.tune == "residual", self, "residual_hidden", "none where all is tuned"
         )

@@ -15,6 +15,7 @@ import traceback
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
@@ -77,7 +78,8 @@ class _Worker:
         self.excused_s = time.monotonic()
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, self.heartbeat), name=f"worker {index}", daemon=True)
-        self.process.start()
+        with _no_ctrl_c():
+            self.process.start()
         theirs.close()
         self.built = False
         self._ended_s: float | None = None
@@ -338,6 +340,17 @@ class _Round:
         self.waiting.extendleft((index, self.jobs[index]) for index in reversed(worker.jobs))
 
 
+@contextlib.contextmanager
+def _no_ctrl_c() -> Iterator[None]:
+    """A process that is started within hears no Ctrl-C, which reaches the whole group, while it still imports."""
+    resource_tracker.ensure_running()  # else it begins with the first process, and unblocks what was blocked
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _pickled(value: Any) -> bytes:
     try:
         return pickle.dumps(value)
@@ -358,6 +371,7 @@ def _work(connection: Connection, heartbeat: Any) -> None:
     """The life of a worker process: takes its runner, then jobs, until the pipe closes."""
     # Ctrl-C reaches the whole group; the process in front decides, and ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # for whatever the world starts
     # It built the same world before, so whoever should know of its warnings does.
     warnings.simplefilter("ignore")
 

@@ -68,6 +68,22 @@ class Unpaid(ReachWorld):
         super().__init__("none")
 
 
+class PaysNaN(gym.Wrapper):
+    """Pays what is no number from one of its starts."""
+
+    def __init__(self, at):
+        super().__init__(ReachWorld())
+        self._at = at
+
+    def reset(self, *, seed=None, options=None):
+        self._broken = seed == self._at
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        seen, reward, *rest = super().step(action)
+        return seen, math.nan if self._broken else reward, *rest
+
+
 class _Breaker(gym.Wrapper):
     """Breaks its process at the third episode that begins in it, once: then there is a mark."""
 

@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import sys
 import time
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import gymnasium as gym
@@ -23,6 +25,7 @@ from tests.reinforcement.reach import (
     QUICK,
     SHAPE,
     UPDATES,
+    PaysNaN,
     ReachWorld,
     Unpaid,
     breaking,
@@ -489,6 +492,37 @@ def test_a_world_that_pays_nothing_is_refused_in_one_line(start, tmp_path):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("update", [NPG(step_size=0.2), PPO()])
+def test_batches_that_paid_nothing_leave_a_policy_as_it_is(start, demos, update):
+    """A value function that has learnt nothing says nothing, however its first weights answer."""
+    term = DemoTerm(demos, lam0=0.0)  # with demonstrations ten batches are borne
+    told = finetune(start, ReachWorld("none"), update, config=replace(FEW, steps=2000), demo_term=term)
+    logs = list(itertools.islice(told, 9))
+    with pytest.raises(ConfigError, match="paid 0 at every step of the first 10 batches"):
+        next(told)
+    assert {log.numbers["kl"] for log in logs} == {0.0}
+    assert len({digest(log.policy) for log in logs}) == 1
+
+
+class InUnits(ReachWorld):
+    """Whose reward is in another unit."""
+
+    def __init__(self, unit=1.0):
+        super().__init__()
+        self._unit = unit
+
+    def step(self, action):
+        seen, reward, *rest = super().step(action)
+        return seen, self._unit * reward, *rest
+
+
+@pytest.mark.parametrize(("targets", "unit"), [("returns", 1e-6), ("gae", 1e-3), ("gae", 1e-6)])
+def test_the_unit_of_the_reward_decides_nothing(targets, unit):
+    config = replace(QUICK, steps=6_000, value_targets=targets, judge_episodes=0)
+    *_, last = finetune(fresh_for(InUnits()), InUnits(unit), NPG(step_size=0.1), config=config)
+    assert evaluate(InUnits, last.policy, episodes=40, seed=TUNING).success_rate > 0.8
+
+
 def test_a_price_for_each_step_is_a_reward_where_the_task_can_end():
     class Priced(ReachWorld):
         """Every step costs the same, to the right of the origin it may be over."""
@@ -554,6 +588,46 @@ def test_a_reward_that_is_no_number_stops_with_its_step(start):
         with pytest.raises(WorldError, match=rf"the world gave a reward of {re.escape(str(pays))} at step 1") as raised:
             next(finetune(fresh_for(world), world, config=FEW))
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_was_learnt_before_an_error_that_comes_again_can_be_deployed(start, tmp_path, workers):
+    world = partial(PaysNaN, start_seed(FEW.seed, 12))
+    options = {"config": replace(FEW, steps=900), "run": tmp_path / "run", "workers": workers}
+    for resume in (False, True):
+        with pytest.raises(WorldError, match="a reward of nan") as raised:
+            list(finetune(start, world, resume=resume, **options))
+        seed, rescue = raised.value.__notes__
+        assert re.search(rf"seed {start_seed(FEW.seed, 12)}\b", seed)
+    steps = int(re.search(r"resumed with steps (\d+)", rescue)[1])
+    *_, last = finetune(start, world, resume=True, steps=steps, **options)
+    assert last.verdict is not None
+    assert digest(load(tmp_path / "run")) == digest(last.policy)
+    with pytest.raises(ConfigError, match=r"finetune\.steps"):
+        list(finetune(start, world, resume=True, steps=0, **options))
+
+
+def test_starts_of_no_share_cost_nothing(start, demos):
+    given, left_out = (
+        list(finetune(start, ReachWorld(), config=FEW, starts=starts))
+        for starts in (DemoStarts(demos, share=0.0), None)
+    )
+    assert [log.step for log in given] == [log.step for log in left_out]
+    assert digest(given[-1].policy) == digest(left_out[-1].policy)
+
+
+def test_of_episodes_that_all_began_inside_a_demonstration_no_success_is_told(start, demos):
+    config = replace(FEW, steps=900)
+    *logs, _ = finetune(start, ReachWorld(), config=config, starts=DemoStarts(demos, share=1.0, until=1.0))
+    assert logs[0].numbers["success"] is logs[0].numbers["mean_return"] is logs[0].numbers["sustained"] is None
+    assert "no episode that began as the world says" in str(logs[0])
+
+
+def test_the_last_batches_begin_as_the_world_says_however_much_is_put_aside_to_judge(start, demos):
+    config = replace(FEW, steps=1600, judge_episodes=20)
+    *logs, _ = finetune(start, ReachWorld(), config=config, starts=DemoStarts(demos, share=1.0, until=0.6))
+    assert logs[0].numbers["success"] is None
+    assert logs[-1].numbers["success"] is not None
 
 
 def test_demonstrations_and_policies_of_another_task_are_refused_by_name(start, demos, tmp_path):
@@ -682,8 +756,10 @@ def test_a_checkpoint_of_another_network_is_refused(start, demos, tmp_path):
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        ({"steps": -1}, "steps is -1; accepted: 0 or more"),
-        ({"episodes": 0}, "episodes is 0; accepted: 1 or more"),
+        ({"steps": 2e5}, "steps is 200000.0; accepted: whole numbers, 0 or more"),
+        ({"value_hidden": (10**9,)}, "value_hidden is (1000000000,); accepted: sizes from 1 to 65536"),
+        ({"steps": -1}, "steps is -1; accepted: whole numbers, 0 or more"),
+        ({"episodes": 0}, "episodes is 0; accepted: whole numbers, 1 or more"),
         ({"gamma": 1.5}, "gamma is 1.5; accepted: 0 to 1"),
         ({"gae_lambda": -0.1}, "gae_lambda is -0.1; accepted: 0 to 1"),
         ({"deviation": "large"}, "deviation is 'large'; accepted: spread, residual, own, range"),
@@ -695,8 +771,8 @@ def test_a_checkpoint_of_another_network_is_refused(start, demos, tmp_path):
         ({"value_targets": "td"}, "value_targets is 'td'; accepted: returns or gae"),
         ({"value_hidden": ()}, "value_hidden is (); accepted: one or more sizes above 0"),
         ({"value_clip": 0.0}, "value_clip is 0.0; accepted: above 0"),
-        ({"max_steps": 0}, "max_steps is 0; accepted: 1 or more"),
-        ({"seed": -1}, "seed is -1; accepted: 0 to 4294967295"),
+        ({"max_steps": 0}, "max_steps is 0; accepted: whole numbers, 1 or more"),
+        ({"seed": -1}, "seed is -1; accepted: whole numbers, 0 to 4294967295"),
     ],
 )
 def test_values_that_cannot_work_are_refused(bad, said):

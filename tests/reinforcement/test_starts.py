@@ -74,6 +74,12 @@ def test_a_world_that_cannot_give_its_state_says_so(demos):
     with pytest.raises(ConfigError, match=r"TinyWorld has no method state\(\)"):
         DemoStarts(demos).prepare(tiny())
 
+    class Stateless(ReachWorld):
+        state = None
+
+    with pytest.raises(ConfigError, match=r"Stateless has no method state\(\)"):
+        DemoStarts(demos).prepare(Stateless)
+
 
 def test_demonstrations_that_cannot_be_replayed_are_refused(demos, tmp_path):
     def of(name, **changes):

@@ -293,6 +293,22 @@ def test_the_unit_of_the_reward_changes_nothing_but_what_is_told(start):
     assert values[1] == pytest.approx(128 * values[0])
 
 
+@pytest.mark.parametrize("unit", [1e30, 1e-30])
+def test_rewards_that_critics_cannot_hold_are_refused(start, unit):
+    learner = ReplayLearner(start, spec_of(ReachWorld()), RULE, FEW)
+    episodes = [rollout(ReachWorld(), learner.explorer(), seed=seed) for seed in range(20)]
+    with pytest.raises(ConfigError, match=r"the rewards are of the size .* scale them"):
+        learner.learn([replace(episode, rewards=np.float32(unit) * episode.rewards) for episode in episodes])
+
+
+def test_replays_that_leave_too_few_steps_to_learn_from_are_refused(start, tmp_path):
+    aside = 5 * FEW.judge_episodes * ReachWorld.MAXIMUM_STEPS
+    config = replace(FEW, steps=aside + RULE.first_steps + FEW.episodes * ReachWorld.MAXIMUM_STEPS)
+    tuned(start, config)
+    with pytest.raises(ConfigError, match="leaves too few to learn from before the judging"):
+        tuned(start, config, starts=DemoStarts(demonstrations(tmp_path / "many", 12)))
+
+
 def test_nothing_is_learnt_before_something_was_paid(start):
     learner = ReplayLearner(start, spec_of(ReachWorld()), RULE, FEW)
     silent = [rollout(ReachWorld("none"), learner.explorer(), seed=seed) for seed in range(20)]

@@ -353,9 +353,9 @@ def test_demonstrations_alone_make_the_actor_do_as_shown(policy, demos, kind, up
         (lambda demos: DemoTerm(demos, scale="mean"), "scale is 'mean'; accepted: max, one"),
         (lambda demos: NPG(step_size=0), "step_size is 0; accepted: above 0"),
         (lambda demos: NPG(damping=-1), "damping is -1; accepted: 0 or more"),
-        (lambda demos: NPG(cg_iterations=0), "cg_iterations is 0; accepted: 1 to 1000"),
+        (lambda demos: NPG(cg_iterations=0), "cg_iterations is 0; accepted: whole numbers, 1 to 1000"),
         (lambda demos: PPO(clip=0), "clip is 0; accepted: above 0"),
-        (lambda demos: PPO(minibatch=0), "minibatch is 0; accepted: 1 or more"),
+        (lambda demos: PPO(minibatch=0), "minibatch is 0; accepted: whole numbers, 1 or more"),
     ],
 )
 def test_values_that_cannot_work_are_refused(demos, bad, said):

@@ -118,7 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return int(parsed(app, words, _COMMANDS, _ABOUT)() or 0)
         except UnderstudyError as error:
-            tell(one_line(error))
+            notes = [note for note in getattr(error, "__notes__", ()) if "\n" not in note]  # without tracebacks
+            tell("; ".join(map(one_line, [error, *notes])))
         except BrokenPipeError:  # whoever reads the output, like `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return _NOBODY_READS

@@ -14,7 +14,7 @@ import understudy as us
 from understudy.cli.arguments import CORES, Env, EnvArguments, demonstrations_at, existing, named_values, world_of
 from understudy.cli.console import Bar, progress, say
 from understudy.cli.measuring import evaluate, limit_where_none
-from understudy.episode import SUCCESS
+from understudy.episode import SUCCESS, UNKNOWN
 from understudy.errors import ConfigError, require_within
 from understudy.evaluate import EVALUATION_SEED
 from understudy.presets import DEFAULT, FROM_SCRATCH, Preset, preset_called, with_clone
@@ -129,6 +129,8 @@ def finetune(
     shown = _term(chosen, given_demos, term, lam0, lam1, named_values(term_arguments, "--term-arg"))
     inside = _starts(chosen, given_demos, named_values(start_arguments, "--start-arg"))
     begin = load(existing(policy)) if policy else None
+    if given_demos is not None:
+        _require_used(chosen, begin, config, used=inside is not None or bool(shown.weight(0, 1.0)))
     Run.may_begin(out, resume=resume)
     # Like the refusals above, before the first demonstration is cloned.
     require_sound(world, rule, shown, config, inside)
@@ -180,7 +182,8 @@ class _Steps:
         self.done += len(episode)
         self._tried += 1
         self._wins += episode.success == SUCCESS
-        self._bar.at(self.done, f"{self._wins} of {self._tried} succeeded")
+        unknown = episode.success == UNKNOWN and not self._wins
+        self._bar.at(self.done, None if unknown else f"{self._wins} of {self._tried} succeeded")
 
 
 def _steps_done(run: Path) -> int:
@@ -210,7 +213,24 @@ def _term(
             raise ConfigError(f"without demonstrations there is nothing to weigh; give --demos, or leave out {named}")
         return None
     weights = {key: value for key, value in (("lam0", lam0), ("lam1", lam1)) if value is not None}
-    return us.term_for(name or preset.term, demos, {**preset.term_options, **weights, **options})
+    result = us.term_for(name or preset.term, demos, {**preset.term_options, **weights, **options})
+    if (name or lam1 is not None or options.keys() - {"lam0", "lead"}) and not result.weight(0, 1.0):
+        raise ConfigError(
+            "--term, --lam1 and --term-arg say how the demonstrations weigh, and --lam0, their weight, is 0; give "
+            "--lam0 0.1, or leave them out"
+        )
+    return result
+
+
+def _require_used(preset: Preset, begin: us.Policy | None, config: FinetuneConfig, *, used: bool) -> None:
+    """Refuses a clone that has not what is asked of it, and says where the demonstrations change nothing."""
+    if begin is None and config.deviation == "own" and preset.shape.head != "gaussian":
+        raise ConfigError(
+            f"deviation is 'own', and a clone with the head {preset.shape.head} has none; give a policy of `train bc "
+            "--head gaussian`, or take spread"
+        )
+    if begin is not None and not used and config.deviation != "residual":
+        say("note: POLICY is the beginning and --lam0 is 0, so --demos changes nothing; DAPG's term is --lam0 0.1")
 
 
 def _starts(preset: Preset, demos: us.Dataset | None, options: dict[str, Any]) -> us.DemoStarts | None:

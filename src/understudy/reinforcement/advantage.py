@@ -52,4 +52,5 @@ def whitened(advantages: NDArray[np.float64]) -> NDArray[np.float64]:
     """The advantages of a batch with mean 0 and deviation 1, (N,); all 0 where they do not differ."""
     centred = advantages - advantages.mean()
     deviation = centred.std()
-    return np.asarray(centred / deviation if deviation > 1e-8 else np.zeros_like(centred))
+    differ = deviation > 1e-8 * np.abs(advantages).max(initial=0.0)  # in any unit, beyond rounding
+    return np.asarray(centred / deviation if differ else np.zeros_like(centred))

@@ -6,24 +6,24 @@ import json
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import gymnasium as gym
-import numpy as np
 
 from understudy.checkpoint import load, save
 from understudy.collector import Collector
 from understudy.durable import write_file
 from understudy.episode import Episode
-from understudy.errors import ConfigError, WorkerError
+from understudy.errors import ActionError, ConfigError, TrainingDiverged, WorkerError, WorldError
 from understudy.policies import Policy
 from understudy.policy_file import weights_fingerprint
 from understudy.recipe import FinetuneConfig
 from understudy.reinforcement.demos import Term
 from understudy.reinforcement.judging import Verdict, best_of
-from understudy.reinforcement.learner import Learner
+from understudy.reinforcement.learner import Learner, rewards_differ
 from understudy.reinforcement.on_policy import OnPolicyLearner
 from understudy.reinforcement.starts import DemoStarts, start_seed
 from understudy.reinforcement.td3 import TD3, ReplayLearner, require_limited_residual
@@ -67,7 +67,9 @@ class FinetuneLog:
         told = "" if success is None else f"success {success:.2f}, "
         learnt = "" if value is None else f", value {value:.2f}"
         learnt = learnt if kl is None else f", KL {kl:.4f}"
-        return f"{self.step:,} of {self.steps:,} steps: {told}return {self.numbers['mean_return']:.2f}{learnt}"
+        score = self.numbers["mean_return"]
+        got = "no episode that began as the world says" if score is None else f"{told}return {score:.2f}"
+        return f"{self.step:,} of {self.steps:,} steps: {got}{learnt}"
 
 
 class Watcher(Protocol):
@@ -127,7 +129,8 @@ def finetune(
         starts: episodes that begin from states of the demonstrations.
         workers: processes that collect; the result does not depend on it.
         run: folder for metrics, checkpoints and the policy; nothing is kept without it.
-        resume: continue the run in that folder; the result is the same bytes as without the interruption.
+        resume: continue the run in that folder; the result is the same bytes as without the interruption. With fewer
+            steps than it was begun for it ends earlier.
         watcher: sees the progress.
         notes: kept in the run's config.
 
@@ -143,6 +146,7 @@ def finetune(
         WorkerError: a worker broke three times at the same episode.
         StorageError: the disk is full or failed.
     """
+    starts = starts if starts is not None and starts.share else None
     config = config or FinetuneConfig()
     config = config if steps is None else replace(config, steps=steps)
     update, watcher = update or NPG(), watcher or _Nobody()
@@ -168,6 +172,8 @@ def finetune(
         "spec": spec.to_json(),
         **(notes or {}),
     }
+    if resume and run is not None:
+        description["finetune"]["steps"] = max(config.steps, _begun_for(Path(run))) if config.steps else 0
     with working_in(run, description, resume=resume) as folder:
         if folder and resume:
             learner.load(folder)
@@ -193,7 +199,7 @@ def require_sound(
     """
     _, horizon = _looked_at(world, config)
     _budget_of(update, term, config, horizon)
-    if starts is not None:
+    if starts is not None and starts.share:
         env = make_env(world)
         try:
             starts.shows(env)
@@ -246,10 +252,11 @@ class _Job:
         spent = self._starts.prepare(world)
         if self._learner.iteration == 0:
             self._learner.step += spent
-            if not self._budget.episodes(self._learner.step):
+            left = self._config.steps - self._budget.aside - spent
+            if not self._budget.episodes(self._learner.step) or left < self._learner.least_steps:
                 raise ConfigError(
                     f"replaying the demonstrations took {spent} of {self._config.steps} steps, which leaves too few "
-                    "for a batch and the judging; give more steps, or leave the starts inside demonstrations out"
+                    "to learn from before the judging; give more steps, or leave the starts inside demonstrations out"
                 )
 
     def batches(self, folder: Run | None) -> Iterator[FinetuneLog]:
@@ -258,11 +265,12 @@ class _Job:
         while count := self._budget.episodes(self._learner.step):
             learner, iteration = self._learner, self._learner.iteration
             start_s = time.perf_counter()
-            episodes = self._collect(count)
-            collected_s = time.perf_counter()
-            self._require_a_reward(episodes)
-            with torch_threads(self._config.threads):  # not while the caller has the log
-                numbers = learner.learn(episodes)
+            with self._rescuable(folder):
+                episodes = self._collect(count)
+                collected_s = time.perf_counter()
+                self._require_a_reward(episodes)
+                with torch_threads(self._config.threads):  # not while the caller has the log
+                    numbers = learner.learn(episodes)
             learnt_s = time.perf_counter()
             numbers |= {"collect_s": collected_s - start_s, "learn_s": learnt_s - collected_s}
             if folder:
@@ -272,6 +280,20 @@ class _Job:
             left = (self._config.steps - learner.step) * (learnt_s - begun_s) / max(learner.step - begun, 1)
             self._log = FinetuneLog(iteration, learner.step, self._config.steps, numbers, left, learner.actor.policy())
             yield self._log
+
+    @contextmanager
+    def _rescuable(self, folder: Run | None) -> Iterator[None]:
+        """Says of an error that would come again how what was learnt before it can be had."""
+        try:
+            yield
+        except (WorldError, ActionError, TrainingDiverged) as error:
+            if folder and self._learner.iteration:
+                enough = self._learner.step + self._budget.aside
+                error.add_note(
+                    f"the {self._learner.step:,} steps before it are kept; resumed with steps {enough}, the run ends "
+                    "there, and its policy is judged and deployed"
+                )
+            raise
 
     def judged(self, folder: Run | None) -> FinetuneLog:
         """Tries the candidates on starts of their own and keeps the best one."""
@@ -302,7 +324,7 @@ class _Job:
         seeds = self._seeds(count)
         options = None
         if self._starts is not None:
-            progress = learner.step / self._config.steps
+            progress = learner.step / max(1, self._config.steps - self._budget.aside)  # judging comes after it all
             options = [
                 self._starts.options_for((self._config.seed, learner.episodes + index), progress)
                 for index in range(count)
@@ -321,20 +343,12 @@ class _Job:
         return result
 
     def _require_a_reward(self, episodes: Sequence[Episode]) -> None:
-        """Refuses a world whose reward has been one and the same number in all of the first batches.
-
-        A price for each step is worth learning from where the task can end: being quick then pays.
-        """
+        """Refuses a world whose reward has been one and the same number in all of the first batches."""
         learner = self._learner
-        rewards = np.concatenate([episode.rewards for episode in episodes])
-        priced = rewards[0] != 0 and any(episode.terminated for episode in episodes)
-        if learner.rewards_differ or priced or (rewards != rewards[0]).any():
-            learner.rewards_differ = True
-            return
-        if learner.iteration + 1 >= learner.patience:
+        if not (learner.rewards_differ or rewards_differ(episodes)) and learner.iteration + 1 >= learner.patience:
             raise ConfigError(
-                f"{learner.spec.env_id} paid {rewards[0]:g} at every step of the first {learner.patience} batches, so "
-                "there is nothing to learn from; take a reward that says how near the goal is "
+                f"{learner.spec.env_id} paid {episodes[0].rewards[0]:g} at every step of the first {learner.patience} "
+                "batches, so there is nothing to learn from; take a reward that says how near the goal is "
                 "(--env-arg reward=shaped), a policy that succeeds at times, or a world that pays at all"
             )
 
@@ -358,6 +372,13 @@ def _learner(policy: Policy, spec: Spec, update: Update | TD3, term: Term | None
     if isinstance(update, TD3):
         return ReplayLearner(policy, spec, update, config)
     return OnPolicyLearner(policy, spec, update, term, config)
+
+
+def _begun_for(run: Path) -> int:
+    """Steps that the run in a folder was begun for, which may end with fewer; 0 where there is none."""
+    begun = read_json(run / "config.json").get("finetune") if (run / "config.json").exists() else None
+    steps = begun.get("steps") if isinstance(begun, dict) else None
+    return steps if isinstance(steps, int) else 0
 
 
 def _untried(policy: Policy, folder: Run | None) -> Iterator[FinetuneLog]:

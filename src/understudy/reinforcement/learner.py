@@ -31,7 +31,8 @@ _TELLING_EPISODES = 20
 class Learner(ABC):
     """Drives with the actor, and changes it by what came of a batch of episodes: a subclass says how.
 
-    `patience` is the number of first batches in which a reward that never differs is borne.
+    `patience` is the number of first batches in which a reward that never differs is borne, and `least_steps` what it
+    takes before anything is learnt.
 
     Args:
         policy: where the actor begins, with a scaling.
@@ -44,6 +45,7 @@ class Learner(ABC):
     """
 
     patience: int
+    least_steps: int = 0
 
     def __init__(
         self, policy: Policy, spec: Spec, config: FinetuneConfig, unexplained: NDArray[np.float32] | None = None
@@ -69,11 +71,13 @@ class Learner(ABC):
         Raises:
             TrainingDiverged: a value or a gradient became infinite or no number.
         """
+        self.rewards_differ = self.rewards_differ or rewards_differ(episodes)
         # An episode that began near a demonstration's end succeeds easily and says little of the policy.
         plain = [episode for episode in episodes if not episode.initial_state]
-        judged = plain or episodes
-        success, score = success_rate(judged), mean_return(judged)
+        success = sustained = score = None
         if plain:
+            success, score = success_rate(plain), mean_return(plain)
+            sustained = float(np.mean([episode.succeeded.sum() > SUSTAINED_STEPS for episode in plain]))
             self._remember_the_best((len(plain), success or 0.0, score))
         numbers = self._improve(episodes)
         decay = self._config.average if self.iteration else 0.0
@@ -81,11 +85,10 @@ class Learner(ABC):
         self.iteration += 1
         self.step += sum(map(len, episodes))
         self.episodes += len(episodes)
-        sustained = np.mean([episode.succeeded.sum() > SUSTAINED_STEPS for episode in judged])
         return {
             "episodes": len(episodes),
             "success": success,
-            "sustained": None if success is None else float(sustained),
+            "sustained": None if success is None else sustained,
             "mean_return": score,
             "deviation": float(self.actor.log_deviation.detach().exp().mean()),
             **numbers,
@@ -209,6 +212,16 @@ class Learner(ABC):
 
     def _scaling(self) -> ChannelStatistics:
         return self.actor.statistics[0]
+
+
+def rewards_differ(episodes: Sequence[Episode]) -> bool:
+    """Whether what was paid tells one action from another.
+
+    A price for each step does where the task can end: being quick then pays.
+    """
+    rewards = np.concatenate([episode.rewards for episode in episodes])
+    priced = rewards[0] != 0 and any(episode.terminated for episode in episodes)
+    return bool(priced or (rewards != rewards[0]).any())
 
 
 def in_deviations(policy: Policy, spec: Spec) -> NDArray[np.float32]:

@@ -74,10 +74,15 @@ class OnPolicyLearner(Learner):
             self._take_the_scaling(episodes)
         features = self._value.features(episodes, self._scaled_observations)
         steps = torch.cat([rows[:-1] for rows in features])
-        if self.iteration == 0 and config.value_first_epochs:
-            first = self._targets(episodes, features)[1]
-            self._value.fit(steps, first, partial(self._order, "first values"), config.value_first_epochs)
+        if self.rewards_differ and not self._value.has_learnt:
+            # Its first answers are noise of a third of this, which must not outweigh the differences of small returns.
+            self._value.first_deviation = min(1.0, 3 * _returns(episodes, config.gamma).std())
+            if config.value_first_epochs:
+                first = self._targets(episodes, features)[1]
+                self._value.fit(steps, first, partial(self._order, "first values"), config.value_first_epochs)
         advantages, targets = self._targets(episodes, features)
+        if not self.rewards_differ:
+            advantages = np.zeros_like(advantages)  # nothing was paid that tells one action from another
         if not (np.isfinite(advantages).all() and np.isfinite(targets).all()):
             raise TrainingDiverged(
                 "the value function is no longer finite; try a lower value_learning_rate or look at the rewards"
@@ -103,7 +108,9 @@ class OnPolicyLearner(Learner):
             "step_length": log.step,
             "halvings": log.halvings,
             "demo_weight": weight,
-            "value_error": self._value.fit(steps, targets, partial(self._order, "values")),
+            "value_error": self._value.fit(steps, targets, partial(self._order, "values"))
+            if self.rewards_differ
+            else None,
         }
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -156,6 +163,11 @@ class OnPolicyLearner(Learner):
         scaling = self._scaling()
         scaled: NDArray[np.float32] = (observations - scaling.mean) / scaling.scale
         return scaled
+
+
+def _returns(episodes: Sequence[Episode], gamma: float) -> NDArray[np.float64]:
+    """What came after each step of the episodes, (N,), as if nothing came after their ends."""
+    return np.concatenate([discounted(episode.rewards.astype(np.float64), gamma, 0.0) for episode in episodes])
 
 
 def _fresh(policy: Policy, spec: Spec) -> Policy:

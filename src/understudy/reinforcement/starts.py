@@ -114,7 +114,7 @@ class DemoStarts:
             ConfigError: the world cannot give its state, a demonstration does not tell its start, or all failed.
         """
         bare = env.unwrapped
-        if not hasattr(bare, "state"):
+        if not callable(getattr(bare, "state", None)):
             raise ConfigError(
                 f"{type(bare).__name__} has no method state(), so no episode can begin inside a demonstration; "
                 "leave the starts out"

@@ -16,7 +16,7 @@ from torch import Tensor
 from understudy.checkpoint import TrainingState, load_state, save_state
 from understudy.durable import make_folder
 from understudy.episode import Episode
-from understudy.errors import ConfigError, PolicyError, TrainingDiverged, require_within
+from understudy.errors import ConfigError, PolicyError, TrainingDiverged, require_whole
 from understudy.policies import Policy
 from understudy.recipe import FinetuneConfig
 from understudy.reinforcement.critics import Critics, follow
@@ -77,12 +77,12 @@ class TD3:
 
     def __post_init__(self) -> None:
         for name in ("critics", "n_step", "actor_every"):
-            require_within(name, getattr(self, name), 1)
+            require_whole(name, getattr(self, name), 1)
         for name in ("units", "batch"):
-            require_within(name, getattr(self, name), 2)  # one has no deviation
-        require_within("drawn", self.drawn, 1, self.critics)
+            require_whole(name, getattr(self, name), 2)  # one has no deviation
+        require_whole("drawn", self.drawn, 1, self.critics)
         for name in ("first_steps", "first_updates"):
-            require_within(name, getattr(self, name), 0)
+            require_whole(name, getattr(self, name), 0)
         for name in ("updates_per_step", "critic_learning_rate", "actor_learning_rate"):
             require_above_0(name, getattr(self, name))
         if not 0 < self.follow <= 1:
@@ -95,6 +95,7 @@ class TD3:
 
 # A world that has paid nothing that differs in so many episodes will not: as with NPG and demonstrations.
 _PATIENT_EPISODES = 200
+_LARGEST_REWARDS = 1e15  # whose squares, and those of their inverses, 32 bits can hold
 # Of the value function and its advantages, which critics replace.
 _UNUSED = [item.name for item in fields(FinetuneConfig) if item.name.startswith("value_")] + ["gae_lambda"]
 
@@ -155,6 +156,7 @@ class ReplayLearner(Learner):
         self._replay, self._saved_rows = Replay(seen + actions, actions), 0
         self._updates, self._owed, self._reward_scale = 0, 0.0, 0.0
         self.patience = max(1, _PATIENT_EPISODES // config.episodes)
+        self.least_steps = rule.first_steps
         limits = torch.from_numpy(np.stack([spec.action_low, spec.action_high]))
         self._low, self._high = self.actor.scaled(limits)
 
@@ -190,7 +192,10 @@ class ReplayLearner(Learner):
         if not self._reward_scale and (len(self._replay) < self._rule.first_steps or not bool(rewards.any())):
             return 0
         if not self._reward_scale:
-            self._reward_scale = 1 / float(rewards.square().mean().sqrt())
+            size = float(rewards.double().square().mean().sqrt())
+            if not 1 / _LARGEST_REWARDS < size < _LARGEST_REWARDS:
+                raise ConfigError(f"the rewards are of the size {size:.3g}, which critics cannot learn; scale them")
+            self._reward_scale = 1 / size
             self._owed += self._rule.first_updates
         self._owed += self._rule.updates_per_step * steps
         count = int(self._owed)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from understudy.errors import ConfigError, TrainingDiverged, require_within
+from understudy.errors import ConfigError, TrainingDiverged, require_whole
 from understudy.reinforcement.actor import Actor
 from understudy.reinforcement.memory import Memory, adam
 
@@ -87,7 +87,8 @@ class NPG:
 
     Args:
         step_size: delta, twice the KL divergence that the quadratic model foresees.
-        last_step_size: delta at the end of the run, to which it changes evenly; `step_size` where not given.
+        last_step_size: delta to which it changes evenly over all steps, those of the judging at the end included;
+            `step_size` where not given.
         kl_limit: largest mean KL divergence of a step; delta, twice what is foreseen, where not given.
         cg_iterations: of conjugate gradients.
         damping: added to the diagonal of F.
@@ -104,7 +105,7 @@ class NPG:
     damping: float = 1e-4
 
     def __post_init__(self) -> None:
-        require_within("cg_iterations", self.cg_iterations, 1, 1000)
+        require_whole("cg_iterations", self.cg_iterations, 1, 1000)
         for name in ("step_size", "last_step_size", "kl_limit"):
             require_above_0(name, getattr(self, name))
         if not 0 <= self.damping < math.inf:
@@ -168,7 +169,7 @@ class PPO:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "minibatch"):
-            require_within(name, getattr(self, name), 1)
+            require_whole(name, getattr(self, name), 1)
         for name in ("clip", "learning_rate", "gradient_clip", "kl_limit"):
             require_above_0(name, getattr(self, name))
 

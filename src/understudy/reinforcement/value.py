@@ -18,6 +18,7 @@ from understudy.reinforcement.memory import Memory, adam
 _TIME_POWERS = 4
 _TIME_SCALE = 1000.0
 _INPUT_LIMIT = 10.0
+_SMALLEST = 1e-30
 
 
 @contextmanager
@@ -58,6 +59,7 @@ class ValueFunction:
         self._memory: Memory = {}
         # Count, mean and sum of squares of all targets so far.
         self._seen = np.zeros(3)
+        self.first_deviation = 1.0  # what its first weights answer in, before it has learnt anything
 
     def features(
         self, episodes: Sequence[Episode], scale: Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -143,13 +145,18 @@ class ValueFunction:
         self._memory.update({name: value for name, value in state.items() if name not in own})
 
     @property
+    def has_learnt(self) -> bool:
+        """Whether it was fitted before."""
+        return bool(self._seen[0])
+
+    @property
     def _mean(self) -> float:
         return float(self._seen[1])
 
     @property
     def _deviation(self) -> float:
-        count, _, squares = self._seen
-        return max(float(np.sqrt(squares / count)), 1e-4) if count else 1.0
+        count, mean, squares = self._seen
+        return max(float(np.sqrt(squares / count)), 1e-7 * abs(mean), _SMALLEST) if count else self.first_deviation
 
     def _adapt(self, targets: NDArray[np.float64]) -> None:
         """Takes the targets into mean and deviation; the last layer follows, so that the values stay the same."""
