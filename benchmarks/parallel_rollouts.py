@@ -37,7 +37,8 @@ from understudy.policy_file import PolicyFile
 from understudy.rollout import rollout
 from understudy.spec import Spec, spec_of
 from understudy.statistics import ChannelStatistics
-from understudy.workers import Beat, Pool
+from understudy.worker_process import Beat
+from understudy.workers import Pool
 from understudy.worlds import make_env
 
 WORLD = "understudy/AdroitDoor-v0"

@@ -314,9 +314,9 @@ def dagger_better(content: dict[str, Any]) -> Reading:
     text = f"{better} of {tasks}; worse by more than 3 points on {worse}"
     safe = sum(row["gate"] != "dagger" for row in found["against_bc"].values())
     note = f"the gate of {safe} tasks is SafeDAgger's that asks at a few safe steps, too; DAgger's on all: "
-    return Reading(
-        text, tasks == DAGGER_TASKS and better >= 10 and not worse, note + f"{found['plain_better_than_bc']}"
-    )
+    ahead = sum(row["difference"] > 0 for row in found["fresh_against_bc"].values())
+    note += f"{found['plain_better_than_bc']}; the added seeds alone lean that way on {ahead}"
+    return Reading(text, tasks == DAGGER_TASKS and better >= 10 and not worse, note)
 
 
 def dagger_expert(content: dict[str, Any]) -> Reading:

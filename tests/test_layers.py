@@ -41,6 +41,7 @@ LAYERS = (
     ("worlds",),
     ("sim",),
     ("workers",),
+    ("worker_process",),
     ("durable",),
     ("episode",),
     ("agent", "spec"),

@@ -15,7 +15,8 @@ from understudy.agent import Agent
 from understudy.episode import Episode
 from understudy.errors import UnderstudyError, WorkerError, require_within
 from understudy.rollout import Observer, Step, rollout
-from understudy.workers import MOST_WORKERS, PATIENCE_S, Beat, Pool
+from understudy.worker_process import Beat
+from understudy.workers import MOST_WORKERS, PATIENCE_S, Pool
 from understudy.worlds import World, make_env
 
 

@@ -12,20 +12,17 @@ import signal
 import threading
 import time
 import traceback
-import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
 from understudy.errors import ConfigError, UnderstudyError, WorkerError
+from understudy.worker_process import BUILD_PATIENCE_S, Failure, Leave, News, Runner, work
 
-Beat = Callable[[], None]
 PATIENCE_S = 4.5
 MOST_WORKERS = 1024
-_BUILD_PATIENCE_S = 60.0
 _POLL_S = 0.1
 _STOPPED_S = 1.0  # a loop that is so late was not slow, it was stopped
 _JOIN_S = 5.0
@@ -35,34 +32,6 @@ _DEAD_S = 1.0  # in which the last words of a process that ended arrive
 _JOBS_HELD = 2
 # A job that broke so many workers breaks the next one, too.
 _TRIALS = 3
-
-
-class Runner(Protocol):
-    """What each worker holds; it travels by pickle before `build` and never after."""
-
-    def build(self) -> None:
-        """Makes what is needed for the jobs, in the worker."""
-
-    def __call__(self, job: Any, beat: Beat) -> Any:
-        """The result of one job; calls `beat` at least every few seconds."""
-        ...
-
-    def hear(self, news: Any) -> None:
-        """Takes what every worker is told before it does the jobs that follow."""
-
-    def close(self) -> None:
-        """Frees what `build` made."""
-
-
-class _Leave:
-    """Tells a worker that there are no more jobs."""
-
-
-class _News:
-    """What all workers are told, pickled once for all of them."""
-
-    def __init__(self, pickled: bytes) -> None:
-        self.pickled = pickled
 
 
 class _Worker:
@@ -77,13 +46,13 @@ class _Worker:
         self.heartbeat = context.RawValue("d", time.monotonic())
         self.excused_s = time.monotonic()
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, self.heartbeat), name=f"worker {index}", daemon=True)
+        self.process = context.Process(target=work, args=(theirs, self.heartbeat), name=f"worker {index}", daemon=True)
         with _no_ctrl_c():
             self.process.start()
         theirs.close()
         self.built = False
         self._ended_s: float | None = None
-        self.news: _News | None = None
+        self.news: News | None = None
         self.jobs: deque[int] = deque()
         self._words: SimpleQueue[Any] = SimpleQueue()
         self._listener = threading.Thread(target=self._listen, args=(arrivals,), daemon=True)
@@ -91,7 +60,7 @@ class _Worker:
         self._listener.start()
         self._speaker.start()
 
-    def give(self, index: int, job: Any, news: _News | None) -> None:
+    def give(self, index: int, job: Any, news: News | None) -> None:
         if not self.jobs:
             self.excuse()
         self.jobs.append(index)
@@ -109,7 +78,7 @@ class _Worker:
 
     def leave(self) -> None:
         """Asks an idle worker to close its world and end."""
-        self._words.put(_Leave())
+        self._words.put(Leave())
 
     def is_dead(self) -> bool:
         """Whether the process ended a while ago; a child of it may hold the pipe open, so the listener cannot tell."""
@@ -137,18 +106,11 @@ class _Worker:
         except (EOFError, OSError):
             arrivals.put((self, None))
         except Exception:
-            arrivals.put((self, _Failure("answered what cannot be read", traceback.format_exc())))
-
-
-class _Failure:
-    """An exception that came to an end in a worker, as text: its own class may not exist or not pickle here."""
-
-    def __init__(self, summary: str, details: str) -> None:
-        self.summary, self.details = summary, details
+            arrivals.put((self, Failure("answered what cannot be read", traceback.format_exc())))
 
 
 # What a worker says: (result,), an error of Understudy's own, a failure, or None for its death.
-_Arrival = tuple[_Worker, tuple[Any] | UnderstudyError | _Failure | None]
+_Arrival = tuple[_Worker, tuple[Any] | UnderstudyError | Failure | None]
 
 
 class Pool:
@@ -173,7 +135,7 @@ class Pool:
         workers: int,
         *,
         patience_s: float = PATIENCE_S,
-        build_patience_s: float = _BUILD_PATIENCE_S,
+        build_patience_s: float = BUILD_PATIENCE_S,
         on_broken: Callable[[WorkerError], None] | None = None,
     ) -> None:
         self._runner = _pickled(runner)
@@ -181,7 +143,7 @@ class Pool:
         self._context = multiprocessing.get_context("spawn")
         self._patience_s, self._build_patience_s, self._on_broken = patience_s, build_patience_s, on_broken
         self._arrivals: SimpleQueue[_Arrival] = SimpleQueue()
-        self._news: _News | None = None
+        self._news: News | None = None
         self._workers: list[_Worker] = []
         try:
             for index in range(workers):
@@ -207,7 +169,7 @@ class Pool:
         Raises:
             ConfigError: they cannot be pickled.
         """
-        self._news = _News(_pickled(news))
+        self._news = News(_pickled(news))
 
     def map(self, jobs: Sequence[Any], *, name: Callable[[Any], str] = repr) -> Iterator[Any]:
         """The results of `jobs`, in their order; `name` says in an error which job it was.
@@ -274,9 +236,7 @@ class Pool:
                 if round_.waiting and worker.built and len(worker.jobs) <= held:
                     worker.give(*round_.waiting.popleft(), self._news)
 
-    def _receive(
-        self, worker: _Worker, message: tuple[Any] | UnderstudyError | _Failure | None, round_: _Round
-    ) -> None:
+    def _receive(self, worker: _Worker, message: tuple[Any] | UnderstudyError | Failure | None, round_: _Round) -> None:
         if worker not in self._workers:
             return  # it was replaced; what it still had to say is done anew
         if message is None:
@@ -288,7 +248,7 @@ class Pool:
         elif isinstance(message, UnderstudyError):
             message.add_note(_who(worker, round_))
             raise message
-        elif isinstance(message, _Failure):
+        elif isinstance(message, Failure):
             error = WorkerError(f"{_who(worker, round_)} {message.summary}")
             error.add_note(message.details)
             raise error
@@ -365,70 +325,3 @@ def _who(worker: _Worker, round_: _Round) -> str:
     idle = "waiting" if worker.built else "building its world"
     doing = round_.name(round_.jobs[worker.jobs[0]]) if worker.jobs else idle
     return f"worker {worker.index} (pid {worker.process.pid}, {doing})"
-
-
-def _work(connection: Connection, heartbeat: Any) -> None:
-    """The life of a worker process: takes its runner, then jobs, until the pipe closes."""
-    # Ctrl-C reaches the whole group; the process in front decides, and ends this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # for whatever the world starts
-    # It built the same world before, so whoever should know of its warnings does.
-    warnings.simplefilter("ignore")
-
-    def beat() -> None:
-        heartbeat.value = time.monotonic()
-
-    try:
-        runner = pickle.loads(connection.recv_bytes())
-        try:
-            runner.build()
-            _say(connection, (None,))
-            while True:
-                word = _next_word(connection)
-                beat()
-                if isinstance(word, _Leave):
-                    return
-                if isinstance(word, _News):
-                    with _beating(beat):  # a policy may bring a large library along
-                        runner.hear(pickle.loads(word.pickled))
-                else:
-                    _say(connection, (runner(word[0], beat),))
-        finally:
-            runner.close()
-    except UnderstudyError as error:
-        _say(connection, error)
-    except Exception as error:
-        _say(connection, _Failure(f"raised {type(error).__name__}: {error}", traceback.format_exc()))
-
-
-@contextlib.contextmanager
-def _beating(beat: Beat) -> Iterator[None]:
-    """Gives signs of life while something goes on that gives none itself, for as long as building may take."""
-    done = threading.Event()
-
-    def go_on() -> None:
-        until_s = time.monotonic() + _BUILD_PATIENCE_S
-        while not done.wait(_POLL_S) and time.monotonic() < until_s:
-            beat()
-
-    thread = threading.Thread(target=go_on, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
-def _next_word(connection: Connection) -> Any:
-    try:
-        return connection.recv()
-    except (EOFError, OSError):
-        raise SystemExit from None  # nobody gives jobs any more
-
-
-def _say(connection: Connection, message: Any) -> None:
-    try:
-        connection.send(message)
-    except OSError:
-        raise SystemExit from None  # nobody listens any more
