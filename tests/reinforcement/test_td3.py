@@ -309,6 +309,26 @@ def test_replays_that_leave_too_few_steps_to_learn_from_are_refused(start, tmp_p
         tuned(start, config, starts=DemoStarts(demonstrations(tmp_path / "many", 12)))
 
 
+def test_a_run_in_which_nothing_was_learnt_says_so(start):
+    class PaysLate(ReachWorld):
+        """Pays in its last episodes only, which judge."""
+
+        begun = 0
+
+        def reset(self, **arguments):
+            type(self).begun += 1
+            return super().reset(**arguments)
+
+        def step(self, action):
+            seen, reward, *rest = super().step(action)
+            return seen, reward if self.begun > 40 else 0.0, *rest
+
+    PaysLate.__name__ = "ReachWorld"
+    with pytest.warns(UserWarning, match="td3 has learnt nothing: no reward came before"):
+        *_, last = finetune(start, PaysLate(), RULE, config=FEW)
+    assert last.verdict is not None
+
+
 def test_nothing_is_learnt_before_something_was_paid(start):
     learner = ReplayLearner(start, spec_of(ReachWorld()), RULE, FEW)
     silent = [rollout(ReachWorld("none"), learner.explorer(), seed=seed) for seed in range(20)]

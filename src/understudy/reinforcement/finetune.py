@@ -280,6 +280,12 @@ class _Job:
             left = (self._config.steps - learner.step) * (learnt_s - begun_s) / max(learner.step - begun, 1)
             self._log = FinetuneLog(iteration, learner.step, self._config.steps, numbers, left, learner.actor.policy())
             yield self._log
+        if isinstance(self._learner, ReplayLearner) and self._learner.iteration and not self._learner.has_learnt:
+            warnings.warn(
+                "td3 has learnt nothing: no reward came before the steps were spent, so the policy is the one it began "
+                "with; give more steps, fewer first_steps, or a reward that says how near the goal is",
+                stacklevel=2,
+            )
 
     @contextmanager
     def _rescuable(self, folder: Run | None) -> Iterator[None]:

@@ -186,6 +186,11 @@ class ReplayLearner(Learner):
             raise TrainingDiverged("critics or residual are no longer finite; try lower learning rates")
         return {"value": value / self._reward_scale, "value_error": error, "residual": moved}
 
+    @property
+    def has_learnt(self) -> bool:
+        """Whether there was an update."""
+        return self._updates > 0
+
     def _updates_due(self, steps: int) -> int:
         """Updates for so many new steps; none before there is enough to learn from, and a reward in it."""
         rewards = self._replay.rewards
