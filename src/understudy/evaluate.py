@@ -294,13 +294,13 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
         ConfigError: the starts are not the same, by their seeds or by what was observed first, or the world reports no
             success.
     """
-    asked = [(one.world, one.seed, len(one.trials), one.options.get("env_arguments")) for one in (first, second)]
-    if asked[0] == asked[1] and not _same_starts(first, second):
-        raise ConfigError(
-            f"the starts differ: {first.world} began differently from the same seeds; compare policies in a world that "
-            "draws its start from reset(seed=...) alone, with the same --env-arg"
-        )
     if first.world != second.world or not _same_starts(first, second):
+        asked = [(one.world, one.seed, len(one.trials), one.options.get("env_arguments")) for one in (first, second)]
+        if asked[0] == asked[1]:
+            raise ConfigError(
+                f"the starts differ: {first.world} began differently from the same seeds; compare policies in a world "
+                "that draws its start from reset(seed=...) alone, with the same --env-arg"
+            )
         raise ConfigError(
             f"the starts differ ({first.world} from {first.seed}, {len(first.trials)} starts; {second.world} from "
             f"{second.seed}, {len(second.trials)} starts); evaluate both with the same --env, --env-arg, --seed and "

@@ -106,9 +106,10 @@ class DAggerConfig:
     progress_starts: int = 20
 
     def __post_init__(self) -> None:
-        for name, least in (("rounds", 1), ("episodes", 1), ("max_steps", 1), ("after_success", 0)):
-            require_whole(name, getattr(self, name), least)
-        require_whole("progress_starts", self.progress_starts, 0)
+        for name in ("rounds", "episodes", "max_steps"):
+            require_whole(name, getattr(self, name), 1)
+        for name in ("after_success", "progress_starts"):
+            require_whole(name, getattr(self, name), 0)
         _require(self.cap is None or 0 < self.cap < math.inf, self, "cap", "above 0, in half-ranges of the actions")
 
 

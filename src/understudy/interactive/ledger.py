@@ -76,7 +76,7 @@ NOTHING = Entry(0, 0, 0, 0, 0, 0, 0.0, 0, 0, 0)
 def total_of(rows: Iterable[Mapping[str, Any]]) -> Entry:
     """What the expert did in all rounds whose rows a run's metrics hold, the demonstrations included.
 
-    Rows of runs that did not count `attended` and `judged` are read as if all labels were all, and all were judged.
+    In runs that did not count `attended` and `judged` yet, the labels stand for the one and all episodes for the other.
 
     Raises:
         ConfigError: a row is no entry of a ledger.

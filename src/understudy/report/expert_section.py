@@ -24,7 +24,7 @@ def expert_time(report: Report) -> Markup | None:
 
     A ledger has no seconds where the rate is unknown; the time is then told in steps.
     """
-    # Runs that did not count who attended and what was judged are read as if all labels were all.
+    # As in `interactive/ledger.py: total_of`, for runs that did not count these two yet.
     whole = ({"attended": row.get("labels"), "judged": row.get("episodes"), **row} for row in report.metrics)
     rows = [row for row in whole if is_number(*(row.get(key) for key in ("expert_seconds", "step", *_COUNTS)))]
     if not rows:
