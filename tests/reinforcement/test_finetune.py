@@ -607,6 +607,14 @@ def test_what_was_learnt_before_an_error_that_comes_again_can_be_deployed(start,
         list(finetune(start, world, resume=True, steps=0, **options))
 
 
+def test_a_run_that_failed_at_once_is_begun_with_the_steps_that_are_asked_for_now(start, tmp_path):
+    world = partial(PaysNaN, start_seed(FEW.seed, 0))
+    with pytest.raises(WorldError):
+        list(finetune(start, world, config=replace(FEW, steps=900), run=tmp_path / "run"))
+    list(finetune(start, ReachWorld, config=FEW, run=tmp_path / "run", resume=True))
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["finetune"]["steps"] == FEW.steps
+
+
 def test_starts_of_no_share_cost_nothing(start, demos):
     given, left_out = (
         list(finetune(start, ReachWorld(), config=FEW, starts=starts))

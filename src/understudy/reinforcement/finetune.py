@@ -28,7 +28,7 @@ from understudy.reinforcement.on_policy import OnPolicyLearner
 from understudy.reinforcement.starts import DemoStarts, start_seed
 from understudy.reinforcement.td3 import TD3, ReplayLearner, require_limited_residual
 from understudy.reinforcement.updates import NPG, Update
-from understudy.runs import Run, read_json, working_in
+from understudy.runs import Run, read_json, read_metrics, working_in
 from understudy.spec import Spec, spec_of
 from understudy.trainer import torch_threads
 from understudy.worlds import KeptOpen, World, make_env, step_limit
@@ -381,8 +381,9 @@ def _learner(policy: Policy, spec: Spec, update: Update | TD3, term: Term | None
 
 
 def _begun_for(run: Path) -> int:
-    """Steps that the run in a folder was begun for, which may end with fewer; 0 where there is none."""
-    begun = read_json(run / "config.json").get("finetune") if (run / "config.json").exists() else None
+    """Steps that the run in a folder was begun for, which may end with fewer; 0 where nothing was learnt there yet."""
+    holds = bool(read_metrics(run)) and (run / "config.json").exists()
+    begun = read_json(run / "config.json").get("finetune") if holds else None
     steps = begun.get("steps") if isinstance(begun, dict) else None
     return steps if isinstance(steps, int) else 0
 
