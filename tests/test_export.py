@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.datasets import SPEC, point_episode
+from tests.datasets import SPEC, point_dataset, point_episode
 from tests.policies.test_policies import POLICIES, feedforward
 from tests.tiny_worlds import tiny
 from understudy.checkpoint import load, save
@@ -38,8 +38,9 @@ def data(tmp_path):
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_an_exported_policy_says_what_the_policy_says_on_random_and_on_recorded_observations(tmp_path, data, name):
+def test_an_exported_policy_says_what_the_policy_says_on_random_and_on_recorded_observations(tmp_path, name):
     policy = POLICIES[name]()
+    data = point_dataset(tmp_path / "data", 3, spec=policy.spec)
     result = export(policy, tmp_path / "policy.onnx", data, draws=200)
     assert result.difference <= LARGEST_DIFFERENCE
     assert (result.random, result.recorded) == (200, 60)

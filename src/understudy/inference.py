@@ -26,6 +26,8 @@ MOST_MEMBERS = 100
 WIDEST, _DEEPEST = 65_536, 100
 _LONGEST = 1000  # a batch of windows of this length still fits into memory
 _SMALLEST_LIMIT, _LARGEST_LIMIT = 1e-3, 1e6
+_NEAREST, _FARTHEST, _MOST_THINGS = 1e-6, 1e6, 32
+_AXES = (".x", ".y", ".z", "[0]", "[1]", "[2]")
 SMALLEST_LOG_DEVIATION = -5.0  # of a Gaussian head, in deviations of the training actions
 
 
@@ -66,6 +68,10 @@ class FeedForwardConfig:
         horizon: H, actions it predicts at once (action chunking).
         input_limit: scaled observations are cut to +- this many deviations, so that a sensor far outside of its
             training range cannot drown the others.
+        relative: things of which it also sees how far apart they are, each from each along each axis, by the names of
+            their channels: `hand` has `hand.x`, `hand.y`, `hand.z`, or `hand[0]`, `hand[1]`, `hand[2]`.
+        near: distance, in the unit of those channels, below which it sees a difference in proportion, and above which
+            by its logarithm: a difference d goes in as asinh(d / near).
         skip: a path leads past the hidden layers, from the scaled observations to the last layer's numbers.
         skip_hidden: sizes of the tanh layers on that path; a linear map where there are none.
 
@@ -79,6 +85,8 @@ class FeedForwardConfig:
     history: int = 1
     horizon: int = 1
     input_limit: float = 5.0
+    relative: tuple[str, ...] = ()
+    near: float = 0.02
     skip: bool = False
     skip_hidden: tuple[int, ...] = ()
 
@@ -95,6 +103,18 @@ class FeedForwardConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; accepted: whole numbers")
             require_within(name, getattr(self, name), 1, _LONGEST)
         require_within("input_limit", self.input_limit, _SMALLEST_LIMIT, _LARGEST_LIMIT)
+        things = len(self.relative)
+        if (
+            things == 1
+            or things > _MOST_THINGS
+            or len({*self.relative}) < things
+            or not all(map(_is_name, self.relative))
+        ):
+            raise ConfigError(
+                f"relative is {str(self.relative)[:80]}; accepted: the names of 2 to {_MOST_THINGS} things, like hand "
+                "object goal"
+            )
+        require_within("near", self.near, _NEAREST, _FARTHEST)
         if type(self.skip) is not bool:
             raise ConfigError(f"skip is {self.skip!r}; accepted: true, false")
         if len(self.skip_hidden) > (_DEEPEST if self.skip else 0) or not all(map(_is_size, self.skip_hidden)):
@@ -104,9 +124,11 @@ class FeedForwardConfig:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; those of a skip only where there is one, as in releases that had none."""
-        value = {**asdict(self), "hidden": list(self.hidden), "skip_hidden": list(self.skip_hidden)}
-        left_out = {name for name in ("skip", "skip_hidden") if not value[name]}
+        """Plain JSON values; those of a skip or of differences only where there are any, as in releases without."""
+        value = {name: list(item) if isinstance(item, tuple) else item for name, item in asdict(self).items()}
+        left_out = {name for name in ("skip", "skip_hidden", "relative") if not value[name]}
+        if not self.relative:
+            left_out.add("near")
         return {name: item for name, item in value.items() if name not in left_out}
 
     @classmethod
@@ -117,14 +139,45 @@ class FeedForwardConfig:
             PolicyError: a field is missing, unknown or out of range.
         """
         try:
-            sizes = {name: tuple(value[name]) for name in ("hidden", "skip_hidden") if name in value}
-            return cls(**{**value, **sizes})
+            lists = {name: tuple(value[name]) for name in ("hidden", "relative", "skip_hidden") if name in value}
+            return cls(**{**value, **lists})
         except (KeyError, TypeError, ConfigError) as error:
             raise PolicyError(f"the policy's architecture cannot be built: {error}") from error
 
 
 def _is_size(value: Any) -> bool:
     return type(value) is int and 1 <= value <= WIDEST
+
+
+def _is_name(value: Any) -> bool:
+    return type(value) is str and bool(value)
+
+
+def relative_pairs(config: FeedForwardConfig, spec: Spec) -> NDArray[np.intp]:
+    """The pairs (P, 2) of observation channels whose differences a network sees, first minus second.
+
+    Raises:
+        ConfigError: one of `relative` has no positions among the channels, or none that another one has.
+    """
+    index = {channel.name: number for number, channel in enumerate(spec.observations)}
+    places = {thing: [axis for axis in _AXES if thing + axis in index] for thing in config.relative}
+    pairs = []
+    for one, other in itertools.combinations(config.relative, 2):
+        pairs += [(index[one + axis], index[other + axis]) for axis in places[one] if axis in places[other]]
+    paired = {number for pair in pairs for number in pair}
+    lonely = [thing for thing, axes in places.items() if not paired & {index[thing + axis] for axis in axes}]
+    if lonely:
+        known = sorted({name.removesuffix(axis) for name in index for axis in _AXES if name.endswith(axis)})
+        raise ConfigError(
+            f"relative names {lonely[0]!r}, whose position cannot be compared with another one's; "
+            f"positions are those of {', '.join(known)[:200] or 'nothing here'}"
+        )
+    return np.array(pairs, np.intp).reshape(-1, 2)
+
+
+def input_size(config: FeedForwardConfig, spec: Spec) -> int:
+    """Numbers that a network sees: for each observation of its history the channels and their differences."""
+    return config.history * (len(spec.observations) + len(relative_pairs(config, spec)))
 
 
 def last_layer_size(config: FeedForwardConfig, numbers: int) -> int:
@@ -171,7 +224,8 @@ class FeedForwardPredictor:
         self._low, self._high = self.spec.action_low, self.spec.action_high
         self._activate = np.tanh if config.activation == "tanh" else partial(np.maximum, np.float32(0))
         scale, center = np.tile(actions.scale, self.horizon), np.tile(actions.mean, self.horizon)  # (H * A,)
-        inputs, numbers = self.history * len(self.spec.observations), len(scale)
+        self._pairs, self._nearness = relative_pairs(config, self.spec), np.float32(1 / config.near)
+        inputs, numbers = input_size(config, self.spec), len(scale)
         outputs = last_layer_size(config, numbers)
         sizes = itertools.pairwise([inputs, *config.hidden, outputs])
         layers = [(f"layers.{layer}", before, after) for layer, (before, after) in enumerate(sizes)]
@@ -222,8 +276,14 @@ class FeedForwardPredictor:
 
     def _forward(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
         """The answer in physical units: (H * A,), or (members, H * A, 1)."""
-        scaled = (np.asarray(observations, np.float32) - self._center) * self._inverse_scale
-        seen = np.minimum(np.maximum(scaled, -self._limit), self._limit).reshape(self._shape)
+        observations = np.asarray(observations, np.float32)
+        scaled = (observations - self._center) * self._inverse_scale
+        seen = np.minimum(np.maximum(scaled, -self._limit), self._limit)
+        if len(self._pairs):
+            one, other = self._pairs.T
+            apart = observations[:, one] - observations[:, other]
+            seen = np.concatenate([seen, np.arcsinh(apart * self._nearness)], 1)
+        seen = seen.reshape(self._shape)
         values = self._through(self._layers, seen, self._activate)
         if self._skip:
             values += self._through(self._skip, seen, np.tanh)
@@ -298,6 +358,10 @@ def feedforward_config(file: PolicyFile) -> FeedForwardConfig:
     config = FeedForwardConfig.from_json(file.architecture)
     if (config.history, config.horizon) != (file.history, file.horizon):
         raise PolicyError("policy.json contradicts itself about history or horizon; copy the policy anew")
+    try:
+        relative_pairs(config, file.spec)
+    except ConfigError as error:
+        raise PolicyError(f"policy.json contradicts itself: {error}") from error
     return config
 
 

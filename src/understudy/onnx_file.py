@@ -17,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.errors import PolicyError
-from understudy.inference import MIXTURE_COMPONENTS, FeedForwardConfig, last_layer_size, networks, skip_layers
+from understudy.inference import (
+    MIXTURE_COMPONENTS,
+    FeedForwardConfig,
+    input_size,
+    last_layer_size,
+    networks,
+    relative_pairs,
+    skip_layers,
+)
 from understudy.onnx_messages import contents, model, node, tensor, value
 from understudy.policy_file import PolicyFile, description_of, parse_description, read_plain, require_array, weights_of
 
@@ -96,13 +104,22 @@ def _built(text: bytes, file: PolicyFile, arrays: Mapping[str, NDArray[np.float3
     config, members = networks(file, arrays)
     graph = _Graph({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
     observed, acted = file.statistics
-    # (history, D): scaled, cut to +- input_limit, and laid out in one row
+    # (history, D): scaled, cut to +- input_limit, differences beside it, and laid out in one row
     centred = graph.add("Sub", OBSERVATIONS, graph.constant("center", observed.mean))
     scaled = graph.add("Mul", centred, graph.constant("inverse_scale", np.divide(1, observed.scale, dtype=np.float32)))
     limit = np.array(config.input_limit, np.float32)
     lowest, highest = graph.constant("input_low", -limit), graph.constant("input_high", limit)
     row = graph.add("Clip", scaled, lowest, highest)
-    inputs = config.history * len(file.spec.observations)
+    pairs = relative_pairs(config, file.spec)
+    if len(pairs):
+        one, other = (
+            graph.add("Gather", OBSERVATIONS, graph.constant(name, np.array(side, np.int64)), axis=1)
+            for name, side in zip(("one", "other"), pairs.T, strict=True)
+        )
+        nearness = graph.constant("nearness", np.array(1 / config.near, np.float32))
+        apart = graph.add("Asinh", graph.add("Mul", graph.add("Sub", one, other), nearness))
+        row = graph.add("Concat", row, apart, axis=1)
+    inputs = input_size(config, file.spec)
     if config.history > 1:
         row = graph.reshaped(row, "row", 1, inputs)
     # each network: (1, history * D) -> (1, H * A); all: (members, H * A), then back to physical units

@@ -1,14 +1,21 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from tests.datasets import SPEC
+from understudy.dataset import Dataset
+from understudy.episode import Episode
 from understudy.errors import ConfigError, PolicyError
+from understudy.inference import relative_pairs
 from understudy.policies import Batch, Ensemble, FeedForward, FeedForwardConfig
 from understudy.policies.heads import HEADS
+from understudy.recipe import TrainConfig
+from understudy.spec import Channel
 from understudy.statistics import ChannelStatistics
+from understudy.trainer import train
 
 
 def statistics(size, seed=0):
@@ -22,6 +29,15 @@ def fitted(policy):
 
 def feedforward(**config):
     return fitted(FeedForward(SPEC, FeedForwardConfig(hidden=(16, 8), **config)).initialized(0))
+
+
+HANDS = replace(SPEC, observations=(Channel("hand.x", "m"), Channel("goal.x", "m"), Channel("dead", "1")))
+
+
+def comparing(**config):
+    """A policy that sees how far the hand is from the goal."""
+    shape = FeedForwardConfig(hidden=(16, 8), relative=("hand", "goal"), **config)
+    return fitted(FeedForward(HANDS, shape).initialized(0))
 
 
 def skipping(policy):
@@ -49,6 +65,10 @@ POLICIES = {
     ),
     "ensemble with skips": lambda: skipping(fitted(Ensemble.of(feedforward(skip=True), 3, seed=1))),
     "ensemble": lambda: fitted(Ensemble.of(feedforward(horizon=2), 3, seed=1)),
+    "differences": lambda: comparing(history=2, near=0.5),
+    "ensemble of mixtures with differences and skips": lambda: skipping(
+        fitted(Ensemble.of(comparing(head="mixture", skip=True, skip_hidden=(4,)), 3, seed=1))
+    ),
 }
 
 
@@ -220,8 +240,82 @@ def test_the_first_weights_are_a_function_of_the_seed():
         {"history": 0},
         {"horizon": 0},
         {"input_limit": 0},
+        {"relative": ("hand",)},
+        {"relative": ("hand", "hand")},
+        {"relative": ("hand", 3)},
+        {"relative": tuple(f"thing {number}" for number in range(33))},
+        {"near": 0},
     ],
 )
 def test_a_shape_that_cannot_be_is_refused(config):
     with pytest.raises(ConfigError, match=next(iter(config))):
         FeedForwardConfig(**config)
+
+
+def test_things_are_compared_along_the_axes_that_they_share():
+    names = ("hand.x", "hand.y", "hand.z", "hand.force", "cube.y", "cube.x", "goal[0]", "goal[1]", "pose[0]")
+    spec = replace(SPEC, observations=tuple(Channel(name, "m") for name in names))
+
+    def compared(*things):
+        pairs = relative_pairs(FeedForwardConfig(relative=things), spec)
+        return [f"{names[one]} - {names[other]}" for one, other in pairs]
+
+    assert compared() == []
+    assert compared("hand", "cube") == ["hand.x - cube.x", "hand.y - cube.y"]
+    assert compared("hand", "cube", "goal", "pose") == ["hand.x - cube.x", "hand.y - cube.y", "goal[0] - pose[0]"]
+    for things, lonely in ((("hand", "goal"), "hand"), (("hand", "cube", "pose"), "pose"), (("cube", "rod"), "cube")):
+        with pytest.raises(ConfigError, match=f"{lonely}.*positions are those of cube, goal, hand, pose"):
+            compared(*things)
+
+
+def test_a_difference_is_seen_in_proportion_when_it_is_near_and_by_its_logarithm_when_it_is_far():
+    policy = comparing(near=0.1)
+    seen = policy.scaled_inputs(torch.tensor([[[1.0, 0.999, 0.0]], [[500.0, 0.0, 0.0]], [[0.0, 500.0, 0.0]]]))
+    assert seen.shape == (3, 4)
+    torch.testing.assert_close(seen[:, 3], torch.tensor([0.01, math.log(1e4), -math.log(1e4)]), atol=1e-4, rtol=1e-4)
+
+
+def test_with_differences_the_same_few_labels_tell_more(tmp_path):
+    """The expert goes to the goal at full speed and slows down a hand's breadth before it, wherever that is."""
+    random = np.random.default_rng(0)
+
+    def answer(places):
+        return np.clip((places[:, 1:2] - places[:, :1]) / 0.1, -1, 1) * np.ones(2, np.float32)
+
+    places = np.zeros((121, 3), np.float32)
+    places[:, :2] = random.uniform(-2, 2, (121, 2))
+    with Dataset.create(tmp_path / "data", HANDS) as data:
+        data.append(Episode(places, answer(places)[:-1], seed=0))
+    fresh = np.zeros((500, 1, 3), np.float32)
+    fresh[:, 0, 0] = random.uniform(-2, 2, 500)
+    fresh[:, 0, 1] = fresh[:, 0, 0] + random.uniform(-0.3, 0.3, 500)
+
+    def error(policy):
+        recipe = TrainConfig(steps=600, lead=0, held_out=0, keep="last", observation_noise=0)
+        trained = train(policy.initialized(0), data, recipe)
+        said = trained.predict_batch(torch.from_numpy(fresh))[:, 0].detach().numpy()
+        return np.abs(said - answer(fresh[:, 0])).mean()
+
+    shape = FeedForwardConfig(hidden=(32, 32))
+    without, with_them = (
+        error(FeedForward(HANDS, replace(shape, relative=things))) for things in ((), ("hand", "goal"))
+    )
+    assert with_them < 0.5 * without
+
+
+def test_a_policy_that_compares_is_for_no_world_of_other_names():
+    bare = replace(HANDS, observations=tuple(Channel(f"observation[{number}]", "") for number in range(3)))
+    crossed = replace(HANDS, observations=(HANDS.observations[1], HANDS.observations[0], HANDS.observations[2]))
+    for policy in (comparing(), fitted(Ensemble.of(comparing(), 2))):
+        assert policy.in_world(replace(HANDS, control_hz=20.0)).spec.control_hz == 20
+        with pytest.raises(ConfigError, match="relative names 'hand'"):
+            policy.in_world(bare)
+        with pytest.raises(PolicyError, match="other channels of the world"):
+            policy.in_world(crossed)
+
+
+def test_the_file_of_a_policy_says_nothing_of_differences_where_there_are_none():
+    assert not {"relative", "near"} & {*FeedForwardConfig().to_json()}
+    shape = FeedForwardConfig(relative=("hand", "goal"), near=0.3)
+    assert shape.to_json()["relative"] == ["hand", "goal"]
+    assert FeedForwardConfig.from_json(shape.to_json()) == shape

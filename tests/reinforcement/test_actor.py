@@ -18,7 +18,7 @@ from understudy.policies import Ensemble, FeedForward
 from understudy.recipe import TrainConfig
 from understudy.reinforcement.actor import Actor, own_log_deviation
 from understudy.rollout import rollout
-from understudy.spec import spec_of
+from understudy.spec import Channel, spec_of
 from understudy.statistics import ChannelStatistics
 from understudy.trainer import train
 
@@ -248,6 +248,20 @@ def test_another_scaling_of_the_observations_keeps_the_answers(demos):
         ChannelStatistics(*(row + 1 for row in (moved.minimum, moved.maximum, moved.mean, moved.deviation))), keep=False
     )
     assert (actor.mean(seen) != before).any()
+
+
+def test_differences_have_no_scale_that_another_one_could_change():
+    spec = replace(spec_of(ReachWorld()), observations=(Channel("hand.x", "m"), Channel("goal.x", "m")))
+    policy = FeedForward(spec, FeedForwardConfig(hidden=(8,), history=2, relative=("hand", "goal"))).initialized(0)
+    policy.fit_scaling(statistics(0.1, 2.0), statistics(0.0, 1.0))
+    actor, seen = actor_of(policy), observations(history=2)
+    before = actor.mean(seen).detach()
+    actor.rescale(statistics(0.3, 1.5), keep=True)
+    torch.testing.assert_close(actor.mean(seen), before, rtol=1e-4, atol=1e-5)
+
+
+def statistics(mean, deviation):
+    return ChannelStatistics(*(np.full(2, value, np.float32) for value in (mean - 1, mean + 1, mean, deviation)))
 
 
 def test_a_policy_without_a_deviation_of_its_own_says_so(demos):

@@ -131,8 +131,7 @@ class Ensemble(Policy):
 
     def in_world(self, spec: Spec) -> Self:
         result = super().in_world(spec)
-        for member in result.members:
-            member.spec = spec  # type: ignore[assignment]
+        result.members = nn.ModuleList(member.in_world(spec) for member in self._members())
         return result
 
     def _members(self) -> list[Policy]:

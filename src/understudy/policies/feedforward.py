@@ -14,8 +14,10 @@ from understudy.inference import (
     FeedForwardConfig,
     Predictor,
     feedforward_config,
+    input_size,
     last_layer_size,
     predictor,
+    relative_pairs,
     skip_layers,
 )
 from understudy.normalize import Normalizer
@@ -40,13 +42,15 @@ class FeedForward(Policy):
     """
 
     kind = "feedforward"
+    _pairs: Tensor  # (P, 2) channels whose difference it sees
 
     def __init__(self, spec: Spec, config: FeedForwardConfig | None = None) -> None:
         config = config or FeedForwardConfig()
         super().__init__(spec, config.history, config.horizon)
         self.config = config
         self.head = HEADS[config.head](config.horizon * len(spec.actions))
-        sizes = [config.history * len(spec.observations), *config.hidden, last_layer_size(config, self.head.size)]
+        self.register_buffer("_pairs", torch.from_numpy(relative_pairs(config, spec)), persistent=False)
+        sizes = [input_size(config, spec), *config.hidden, last_layer_size(config, self.head.size)]
         self.layers = nn.ModuleList(nn.Linear(inputs, outputs) for inputs, outputs in itertools.pairwise(sizes))
         self.skip = _skip(config, sizes[0], sizes[-1])
         self._activate = _ACTIVATIONS[config.activation]
@@ -80,6 +84,13 @@ class FeedForward(Policy):
                 last.weight.zero_()
                 last.bias.zero_()
         return policy
+
+    def in_world(self, spec: Spec) -> Self:
+        if relative_pairs(self.config, spec).tolist() != self._pairs.tolist():
+            raise PolicyError(
+                f"relative names {', '.join(self.config.relative)}: other channels of the world than before"
+            )
+        return super().in_world(spec)
 
     def skip_maps(self) -> list[nn.Linear]:
         """The linear maps of the skip, in their order; none without a skip."""
@@ -115,10 +126,18 @@ class FeedForward(Policy):
         return self.head.best(self._forward(observations))
 
     def scaled_inputs(self, observations: Tensor) -> Tensor:
-        """What the network sees of (B, history, D): in deviations, cut to the input limit, (B, history * D)."""
+        """What the network sees of (B, history, D): in deviations, cut to the input limit, (B, history * D).
+
+        With things that are `relative`, P differences more of each observation: (B, history * (D + P)).
+        """
         inputs, _ = self._scaling()
         limit = self.config.input_limit
-        return inputs.normalize(observations).clamp(-limit, limit).flatten(1)
+        seen = inputs.normalize(observations).clamp(-limit, limit)
+        if len(self._pairs):
+            one, other = self._pairs.T
+            apart = observations.index_select(-1, one) - observations.index_select(-1, other)
+            seen = torch.cat([seen, torch.asinh(apart * (1 / self.config.near))], -1)
+        return seen.flatten(1)
 
     def _forward(self, observations: Tensor) -> Tensor:
         seen = values = self.scaled_inputs(observations)
