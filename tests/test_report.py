@@ -42,7 +42,7 @@ from understudy.runs import Run
 from understudy.spec import Channel, Spec
 
 HOSTILE = '"><script>alert(1)</script><img src=https://evil.example/x onerror=alert(2)>\x00\ud800\u202e$\\frac{'
-CHANNELS = ("cube.x", "cube.y", "joint", "gripper")
+CHANNELS = ("cube.x", "cube.y", "hand.x", "gripper")
 SPEC = Spec("World-v0", 25.0, tuple(Channel(name, "m") for name in CHANNELS), (Channel("a", "1", -1, 1),))
 SECTIONS = {"result", "results", "failures", "study", "videos", "training", "data", "repeat"}
 
@@ -359,6 +359,9 @@ SHAPE = FeedForwardConfig(
     history=2,
     horizon=4,
     input_limit=3.5,
+    relative=("hand", "cube"),
+    near=0.05,
+    ignore=("gripper",),
     skip=True,
     skip_hidden=(16,),
 )

@@ -26,7 +26,7 @@ MOST_MEMBERS = 100
 WIDEST, _DEEPEST = 65_536, 100
 _LONGEST = 1000  # a batch of windows of this length still fits into memory
 _SMALLEST_LIMIT, _LARGEST_LIMIT = 1e-3, 1e6
-_NEAREST, _FARTHEST, _MOST_THINGS = 1e-6, 1e6, 32
+_NEAREST, _FARTHEST, _MOST_THINGS, _MOST_IGNORED = 1e-6, 1e6, 32, 1000
 _AXES = (".x", ".y", ".z", "[0]", "[1]", "[2]")
 SMALLEST_LOG_DEVIATION = -5.0  # of a Gaussian head, in deviations of the training actions
 
@@ -72,6 +72,7 @@ class FeedForwardConfig:
             their channels: `hand` has `hand.x`, `hand.y`, `hand.z`, or `hand[0]`, `hand[1]`, `hand[2]`.
         near: distance, in the unit of those channels, below which it sees a difference in proportion, and above which
             by its logarithm: a difference d goes in as asinh(d / near).
+        ignore: things or channels that it does not look at: `previous` leaves out all that begins with `previous.`.
         skip: a path leads past the hidden layers, from the scaled observations to the last layer's numbers.
         skip_hidden: sizes of the tanh layers on that path; a linear map where there are none.
 
@@ -87,6 +88,7 @@ class FeedForwardConfig:
     input_limit: float = 5.0
     relative: tuple[str, ...] = ()
     near: float = 0.02
+    ignore: tuple[str, ...] = ()
     skip: bool = False
     skip_hidden: tuple[int, ...] = ()
 
@@ -115,6 +117,10 @@ class FeedForwardConfig:
                 "object goal"
             )
         require_within("near", self.near, _NEAREST, _FARTHEST)
+        if len(self.ignore) > _MOST_IGNORED or not all(map(_is_name, self.ignore)):
+            raise ConfigError(
+                f"ignore is {str(self.ignore)[:80]}; accepted: the names of up to {_MOST_IGNORED} things or channels"
+            )
         if type(self.skip) is not bool:
             raise ConfigError(f"skip is {self.skip!r}; accepted: true, false")
         if len(self.skip_hidden) > (_DEEPEST if self.skip else 0) or not all(map(_is_size, self.skip_hidden)):
@@ -124,9 +130,9 @@ class FeedForwardConfig:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; those of a skip or of differences only where there are any, as in releases without."""
+        """Plain JSON values; what came later than the first release only where it says something."""
         value = {name: list(item) if isinstance(item, tuple) else item for name, item in asdict(self).items()}
-        left_out = {name for name in ("skip", "skip_hidden", "relative") if not value[name]}
+        left_out = {name for name in ("skip", "skip_hidden", "relative", "ignore") if not value[name]}
         if not self.relative:
             left_out.add("near")
         return {name: item for name, item in value.items() if name not in left_out}
@@ -139,7 +145,8 @@ class FeedForwardConfig:
             PolicyError: a field is missing, unknown or out of range.
         """
         try:
-            lists = {name: tuple(value[name]) for name in ("hidden", "relative", "skip_hidden") if name in value}
+            names = ("hidden", "relative", "ignore", "skip_hidden")
+            lists = {name: tuple(value[name]) for name in names if name in value}
             return cls(**{**value, **lists})
         except (KeyError, TypeError, ConfigError) as error:
             raise PolicyError(f"the policy's architecture cannot be built: {error}") from error
@@ -173,6 +180,24 @@ def relative_pairs(config: FeedForwardConfig, spec: Spec) -> NDArray[np.intp]:
             f"positions are those of {', '.join(known)[:200] or 'nothing here'}"
         )
     return np.array(pairs, np.intp).reshape(-1, 2)
+
+
+def seen_channels(config: FeedForwardConfig, spec: Spec) -> NDArray[np.float32]:
+    """(D,) 1 for each observation channel that a network sees for itself, 0 for one that it ignores.
+
+    Raises:
+        ConfigError: nothing is called like one of `ignore`, or nothing is left.
+    """
+    names = [channel.name for channel in spec.observations]
+    ignored = np.zeros(len(names), bool)
+    for what in config.ignore:
+        meant = np.array([name == what or name.startswith((f"{what}.", f"{what}[")) for name in names])
+        if not meant.any():
+            raise ConfigError(f"ignore names {what!r}; the channels are {', '.join(names)[:200]}")
+        ignored |= meant
+    if ignored.all():
+        raise ConfigError(f"ignore names all {len(names)} channels; leave some to look at")
+    return np.where(ignored, np.float32(0), np.float32(1))
 
 
 def input_size(config: FeedForwardConfig, spec: Spec) -> int:
@@ -219,7 +244,8 @@ class FeedForwardPredictor:
         self.spec, self.history, self.horizon = file.spec, config.history, config.horizon
         self.statistics = file.statistics
         observations, actions = file.statistics
-        self._center, self._inverse_scale = observations.mean, 1 / observations.scale
+        # What is ignored goes in as 0; what is not finite stays so, and no limit hides it.
+        self._center, self._inverse_scale = observations.mean, seen_channels(config, self.spec) / observations.scale
         self._limit = np.float32(config.input_limit)
         self._low, self._high = self.spec.action_low, self.spec.action_high
         self._activate = np.tanh if config.activation == "tanh" else partial(np.maximum, np.float32(0))
@@ -360,6 +386,7 @@ def feedforward_config(file: PolicyFile) -> FeedForwardConfig:
         raise PolicyError("policy.json contradicts itself about history or horizon; copy the policy anew")
     try:
         relative_pairs(config, file.spec)
+        seen_channels(config, file.spec)
     except ConfigError as error:
         raise PolicyError(f"policy.json contradicts itself: {error}") from error
     return config

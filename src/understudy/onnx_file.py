@@ -24,6 +24,7 @@ from understudy.inference import (
     last_layer_size,
     networks,
     relative_pairs,
+    seen_channels,
     skip_layers,
 )
 from understudy.onnx_messages import contents, model, node, tensor, value
@@ -106,7 +107,8 @@ def _built(text: bytes, file: PolicyFile, arrays: Mapping[str, NDArray[np.float3
     observed, acted = file.statistics
     # (history, D): scaled, cut to +- input_limit, differences beside it, and laid out in one row
     centred = graph.add("Sub", OBSERVATIONS, graph.constant("center", observed.mean))
-    scaled = graph.add("Mul", centred, graph.constant("inverse_scale", np.divide(1, observed.scale, dtype=np.float32)))
+    inverse = np.divide(seen_channels(config, file.spec), observed.scale, dtype=np.float32)
+    scaled = graph.add("Mul", centred, graph.constant("inverse_scale", inverse))
     limit = np.array(config.input_limit, np.float32)
     lowest, highest = graph.constant("input_low", -limit), graph.constant("input_high", limit)
     row = graph.add("Clip", scaled, lowest, highest)

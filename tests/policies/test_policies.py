@@ -9,7 +9,7 @@ from tests.datasets import SPEC
 from understudy.dataset import Dataset
 from understudy.episode import Episode
 from understudy.errors import ConfigError, PolicyError
-from understudy.inference import relative_pairs
+from understudy.inference import relative_pairs, seen_channels
 from understudy.policies import Batch, Ensemble, FeedForward, FeedForwardConfig
 from understudy.policies.heads import HEADS
 from understudy.recipe import TrainConfig
@@ -66,8 +66,9 @@ POLICIES = {
     "ensemble with skips": lambda: skipping(fitted(Ensemble.of(feedforward(skip=True), 3, seed=1))),
     "ensemble": lambda: fitted(Ensemble.of(feedforward(horizon=2), 3, seed=1)),
     "differences": lambda: comparing(history=2, near=0.5),
+    "differences alone": lambda: comparing(ignore=("hand", "goal.x")),
     "ensemble of mixtures with differences and skips": lambda: skipping(
-        fitted(Ensemble.of(comparing(head="mixture", skip=True, skip_hidden=(4,)), 3, seed=1))
+        fitted(Ensemble.of(comparing(head="mixture", skip=True, skip_hidden=(4,), ignore=("dead",)), 3, seed=1))
     ),
 }
 
@@ -245,6 +246,8 @@ def test_the_first_weights_are_a_function_of_the_seed():
         {"relative": ("hand", 3)},
         {"relative": tuple(f"thing {number}" for number in range(33))},
         {"near": 0},
+        {"ignore": ("",)},
+        {"ignore": (3,)},
     ],
 )
 def test_a_shape_that_cannot_be_is_refused(config):
@@ -266,6 +269,36 @@ def test_things_are_compared_along_the_axes_that_they_share():
     for things, lonely in ((("hand", "goal"), "hand"), (("hand", "cube", "pose"), "pose"), (("cube", "rod"), "cube")):
         with pytest.raises(ConfigError, match=f"{lonely}.*positions are those of cube, goal, hand, pose"):
             compared(*things)
+
+
+def test_what_is_ignored_is_named_by_thing_or_by_channel():
+    names = ("hand.x", "hand.y", "handle.x", "previous.hand.x", "pose[0]")
+    spec = replace(SPEC, observations=tuple(Channel(name, "m") for name in names))
+
+    def seen(*ignored):
+        return [
+            name
+            for name, sees in zip(names, seen_channels(FeedForwardConfig(ignore=ignored), spec), strict=True)
+            if sees
+        ]
+
+    assert seen() == [*names]
+    assert seen("previous", "pose") == ["hand.x", "hand.y", "handle.x"]
+    assert seen("hand.x", "handle") == ["hand.y", "previous.hand.x", "pose[0]"]
+    with pytest.raises(ConfigError, match=r"ignore names 'goal'; the channels are hand.x, hand.y"):
+        seen("hand", "goal")
+    with pytest.raises(ConfigError, match="all 5 channels; leave some"):
+        seen("hand", "handle", "previous", "pose")
+
+
+def test_an_ignored_channel_changes_nothing_unless_it_is_broken():
+    policy = fitted(FeedForward(HANDS, FeedForwardConfig(hidden=(16, 8), ignore=("goal",))).initialized(0))
+    for form in (policy, policy.for_execution()):
+        one, other, broken = (form.predict(np.array([[1.5, goal, 2.0]], np.float32)) for goal in (0.5, -100.0, np.nan))
+        np.testing.assert_array_equal(one, other)
+        assert np.isnan(broken).all()
+    seen = [float(policy.scaled_inputs(torch.tensor([[[value, 0.5, 2.0]]]))[0, 0]) for value in (1.5, 1.6)]
+    assert seen[0] != seen[1]
 
 
 def test_a_difference_is_seen_in_proportion_when_it_is_near_and_by_its_logarithm_when_it_is_far():
@@ -310,12 +343,12 @@ def test_a_policy_that_compares_is_for_no_world_of_other_names():
         assert policy.in_world(replace(HANDS, control_hz=20.0)).spec.control_hz == 20
         with pytest.raises(ConfigError, match="relative names 'hand'"):
             policy.in_world(bare)
-        with pytest.raises(PolicyError, match="other channels of the world"):
+        with pytest.raises(PolicyError, match="other channels in this world"):
             policy.in_world(crossed)
 
 
 def test_the_file_of_a_policy_says_nothing_of_differences_where_there_are_none():
-    assert not {"relative", "near"} & {*FeedForwardConfig().to_json()}
-    shape = FeedForwardConfig(relative=("hand", "goal"), near=0.3)
+    assert not {"relative", "near", "ignore"} & {*FeedForwardConfig().to_json()}
+    shape = FeedForwardConfig(relative=("hand", "goal"), near=0.3, ignore=("dead",))
     assert shape.to_json()["relative"] == ["hand", "goal"]
     assert FeedForwardConfig.from_json(shape.to_json()) == shape

@@ -250,9 +250,12 @@ def test_another_scaling_of_the_observations_keeps_the_answers(demos):
     assert (actor.mean(seen) != before).any()
 
 
-def test_differences_have_no_scale_that_another_one_could_change():
+@pytest.mark.parametrize("ignored", [(), ("goal",)])
+def test_differences_have_no_scale_that_another_one_could_change(ignored):
     spec = replace(spec_of(ReachWorld()), observations=(Channel("hand.x", "m"), Channel("goal.x", "m")))
-    policy = FeedForward(spec, FeedForwardConfig(hidden=(8,), history=2, relative=("hand", "goal"))).initialized(0)
+    policy = FeedForward(
+        spec, FeedForwardConfig(hidden=(8,), history=2, relative=("hand", "goal"), ignore=ignored)
+    ).initialized(0)
     policy.fit_scaling(statistics(0.1, 2.0), statistics(0.0, 1.0))
     actor, seen = actor_of(policy), observations(history=2)
     before = actor.mean(seen).detach()

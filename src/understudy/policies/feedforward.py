@@ -18,6 +18,7 @@ from understudy.inference import (
     last_layer_size,
     predictor,
     relative_pairs,
+    seen_channels,
     skip_layers,
 )
 from understudy.normalize import Normalizer
@@ -43,6 +44,7 @@ class FeedForward(Policy):
 
     kind = "feedforward"
     _pairs: Tensor  # (P, 2) channels whose difference it sees
+    _sees: Tensor  # (D,) 1, and 0 for channels that it ignores
 
     def __init__(self, spec: Spec, config: FeedForwardConfig | None = None) -> None:
         config = config or FeedForwardConfig()
@@ -50,6 +52,7 @@ class FeedForward(Policy):
         self.config = config
         self.head = HEADS[config.head](config.horizon * len(spec.actions))
         self.register_buffer("_pairs", torch.from_numpy(relative_pairs(config, spec)), persistent=False)
+        self.register_buffer("_sees", torch.from_numpy(seen_channels(config, spec)), persistent=False)
         sizes = [input_size(config, spec), *config.hidden, last_layer_size(config, self.head.size)]
         self.layers = nn.ModuleList(nn.Linear(inputs, outputs) for inputs, outputs in itertools.pairwise(sizes))
         self.skip = _skip(config, sizes[0], sizes[-1])
@@ -86,10 +89,9 @@ class FeedForward(Policy):
         return policy
 
     def in_world(self, spec: Spec) -> Self:
-        if relative_pairs(self.config, spec).tolist() != self._pairs.tolist():
-            raise PolicyError(
-                f"relative names {', '.join(self.config.relative)}: other channels of the world than before"
-            )
+        pairs, sees = relative_pairs(self.config, spec), seen_channels(self.config, spec)
+        if pairs.tolist() != self._pairs.tolist() or sees.tolist() != self._sees.tolist():
+            raise PolicyError("what the policy's relative and ignore name are other channels in this world")
         return super().in_world(spec)
 
     def skip_maps(self) -> list[nn.Linear]:
@@ -132,7 +134,10 @@ class FeedForward(Policy):
         """
         inputs, _ = self._scaling()
         limit = self.config.input_limit
-        seen = inputs.normalize(observations).clamp(-limit, limit)
+        seen = inputs.normalize(observations)
+        if self.config.ignore:
+            seen = seen * self._sees
+        seen = seen.clamp(-limit, limit)
         if len(self._pairs):
             one, other = self._pairs.T
             apart = observations.index_select(-1, one) - observations.index_select(-1, other)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from understudy.errors import ConfigError
 from understudy.execution import ActionNoise, Explorer
-from understudy.inference import SMALLEST_LOG_DEVIATION, FeedForwardPredictor, relative_pairs
+from understudy.inference import SMALLEST_LOG_DEVIATION, FeedForwardPredictor, relative_pairs, seen_channels
 from understudy.normalize import Normalizer
 from understudy.policies import Ensemble, FeedForward, Policy
 from understudy.statistics import ChannelStatistics
@@ -142,9 +142,11 @@ class Actor:
         """
         before, actions = self.statistics
         if keep:
-            unscaled = np.zeros(len(relative_pairs(self._networks[0].config, self.spec)), np.float32)
-            ratio = np.tile(np.append(observations.scale / before.scale, unscaled + 1), self.history)
-            shift = np.tile(np.append((observations.mean - before.mean) / before.scale, unscaled), self.history)
+            config = self._networks[0].config
+            differences = np.zeros(len(relative_pairs(config, self.spec)), np.float32)  # they have no scale to change
+            moved = seen_channels(config, self.spec) * (observations.mean - before.mean) / before.scale
+            ratio = np.tile(np.append(observations.scale / before.scale, differences + 1), self.history)
+            shift = np.tile(np.append(moved, differences), self.history)
             with torch.no_grad():
                 for network in self._networks:
                     for first in (network.layers[0], *network.skip_maps()[:1]):
