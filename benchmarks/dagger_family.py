@@ -67,7 +67,8 @@ class Task:
     The expert drives a share `beta` of the steps, and the policy is labelled at a share `ask` of its own, in episodes
     no longer than the expert's: what comes after is mostly a policy that is stuck. `safe` is there where SafeDAgger did
     better on other starts than that. Cloning has whole demonstrations, as many as give at least the labels; with `cut`,
-    for a budget below two of them, the last one ends where the labels do.
+    for a budget below two of them, the last one ends where the labels do. What is `relative` and `ignore` is so for
+    both; the gates beside DAgger that asks at every step were measured before, and have neither.
     """
 
     world: str
@@ -81,6 +82,8 @@ class Task:
     rounds: int = ROUNDS
     safe: SafeAsking | None = None
     cut: bool = False
+    relative: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
 
     @property
     def gate(self) -> str:
@@ -89,7 +92,7 @@ class Task:
 
     @property
     def shape(self) -> us.FeedForwardConfig:
-        return replace(DAGGER_SHAPE, head=self.head)
+        return replace(DAGGER_SHAPE, head=self.head, relative=self.relative, ignore=self.ignore)
 
     def recipe(self, seed: int) -> us.TrainConfig:
         return replace(DAGGER_RECIPE, seed=seed)
@@ -101,13 +104,23 @@ def _metaworld(
     episodes: int,
     longest: int,
     *,
-    ask: float = 0.1,
-    rounds: int = ROUNDS,
-    safe: SafeAsking | None = None,
+    rounds: int = 8,
+    relative: tuple[str, ...] = ("hand", "object", "goal"),
 ) -> Task:
-    """The scripts decide by thresholds, so a mixture is better than one answer."""
-    world = f"understudy/MetaWorld-{name}-v3"
-    return Task(world, "scripted", demonstrations, episodes, ask, longest, head="mixture", rounds=rounds, safe=safe)
+    """The scripts decide by thresholds, so a mixture is better than one answer, and millimetres have to be seen."""
+    return Task(
+        f"understudy/MetaWorld-{name}-v3",
+        "scripted",
+        demonstrations,
+        episodes,
+        ask=0.0,
+        longest=longest,
+        head="mixture",
+        beta=0.1,
+        rounds=rounds,
+        relative=relative,
+        ignore=("previous",),
+    )
 
 
 TASKS = {
@@ -117,14 +130,14 @@ TASKS = {
         "understudy/AdroitHammer-v0", "adroit_experts/hammer.npz", 1, 1, ask=0.1, longest=60, rounds=8, cut=True
     ),
     "fetch-pick-and-place": Task("FetchPickAndPlace-v4", "fetch_experts/FetchPickAndPlace.npz", 60, 30, ask=0.4),
-    "peg-insert-side": _metaworld("peg-insert-side", 12, 12, 125, rounds=8),
-    "assembly": _metaworld("assembly", 2, 5, 105, safe=SafeAsking(3, 0.05)),
-    "pick-place": _metaworld("pick-place", 5, 8, 65, ask=0.15),
-    "stick-pull": _metaworld("stick-pull", 4, 8, 130),
-    "shelf-place": _metaworld("shelf-place", 5, 5, 105, rounds=8),
-    "box-close": _metaworld("box-close", 8, 10, 125, rounds=8),
-    "basketball": _metaworld("basketball", 6, 5, 115, ask=0.15, rounds=8),
-    "bin-picking": _metaworld("bin-picking", 8, 8, 140),
+    "peg-insert-side": _metaworld("peg-insert-side", 12, 12, 125),
+    "assembly": _metaworld("assembly", 2, 2, 105),
+    "pick-place": _metaworld("pick-place", 3, 3, 65),
+    "stick-pull": _metaworld("stick-pull", 3, 3, 130, relative=("hand", "object", "second_object", "goal")),
+    "shelf-place": _metaworld("shelf-place", 4, 4, 105),
+    "box-close": _metaworld("box-close", 8, 8, 125),
+    "basketball": _metaworld("basketball", 6, 7, 115),
+    "bin-picking": _metaworld("bin-picking", 7, 5, 140),
 }
 GATES = ("safe", "lazy", "hg", "thrifty")
 
@@ -249,9 +262,12 @@ def interactive(
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         demos = seeded(env, script, folder / "demos", task.demonstrations, 0, seed)
-        shape: us.Policy = us.FeedForward.for_data(demos, task.shape, seed=seed)
-        if not beside_bc:
-            shape = us.Ensemble.of(shape, MEMBERS, seed=seed)
+        shape: us.Policy
+        if beside_bc:
+            shape = us.FeedForward.for_data(demos, task.shape, seed=seed)
+        else:
+            bare = replace(task.shape, relative=(), ignore=())
+            shape = us.Ensemble.for_data(demos, bare, members=MEMBERS, seed=seed)
         ledger: list[Entry] = []
         progress = []
         for one in us.dagger(env, expert, _gate(name, gate), shape, demos, config, recipe, run=folder / "run"):

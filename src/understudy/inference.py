@@ -71,7 +71,7 @@ class FeedForwardConfig:
         relative: things of which it also sees how far apart they are, each from each along each axis, by the names of
             their channels: `hand` has `hand.x`, `hand.y`, `hand.z`, or `hand[0]`, `hand[1]`, `hand[2]`.
         near: distance, in the unit of those channels, below which it sees a difference in proportion, and above which
-            by its logarithm: a difference d goes in as asinh(d / near).
+            by its logarithm: a difference d goes in as asinh(d / near) / 2.
         ignore: things or channels that it does not look at: `previous` leaves out all that begins with `previous.`.
         skip: a path leads past the hidden layers, from the scaled observations to the last layer's numbers.
         skip_hidden: sizes of the tanh layers on that path; a linear map where there are none.
@@ -308,7 +308,7 @@ class FeedForwardPredictor:
         if len(self._pairs):
             one, other = self._pairs.T
             apart = observations[:, one] - observations[:, other]
-            seen = np.concatenate([seen, np.arcsinh(apart * self._nearness)], 1)
+            seen = np.concatenate([seen, np.arcsinh(apart * self._nearness) / 2], 1)
         seen = seen.reshape(self._shape)
         values = self._through(self._layers, seen, self._activate)
         if self._skip:

@@ -120,7 +120,8 @@ def _built(text: bytes, file: PolicyFile, arrays: Mapping[str, NDArray[np.float3
         )
         nearness = graph.constant("nearness", np.array(1 / config.near, np.float32))
         apart = graph.add("Asinh", graph.add("Mul", graph.add("Sub", one, other), nearness))
-        row = graph.add("Concat", row, apart, axis=1)
+        half = graph.constant("half", np.array(0.5, np.float32))
+        row = graph.add("Concat", row, graph.add("Mul", apart, half), axis=1)
     inputs = input_size(config, file.spec)
     if config.history > 1:
         row = graph.reshaped(row, "row", 1, inputs)

@@ -305,7 +305,9 @@ def test_a_difference_is_seen_in_proportion_when_it_is_near_and_by_its_logarithm
     policy = comparing(near=0.1)
     seen = policy.scaled_inputs(torch.tensor([[[1.0, 0.999, 0.0]], [[500.0, 0.0, 0.0]], [[0.0, 500.0, 0.0]]]))
     assert seen.shape == (3, 4)
-    torch.testing.assert_close(seen[:, 3], torch.tensor([0.01, math.log(1e4), -math.log(1e4)]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        seen[:, 3], torch.tensor([0.005, math.log(1e4) / 2, -math.log(1e4) / 2]), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_with_differences_the_same_few_labels_tell_more(tmp_path):

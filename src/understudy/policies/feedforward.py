@@ -141,7 +141,7 @@ class FeedForward(Policy):
         if len(self._pairs):
             one, other = self._pairs.T
             apart = observations.index_select(-1, one) - observations.index_select(-1, other)
-            seen = torch.cat([seen, torch.asinh(apart * (1 / self.config.near))], -1)
+            seen = torch.cat([seen, torch.asinh(apart * (1 / self.config.near)) / 2], -1)
         return seen.flatten(1)
 
     def _forward(self, observations: Tensor) -> Tensor:
