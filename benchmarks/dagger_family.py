@@ -135,8 +135,8 @@ TASKS = {
     "pick-place": _metaworld("pick-place", 3, 3, 65),
     "stick-pull": _metaworld("stick-pull", 3, 3, 130, relative=("hand", "object", "second_object", "goal")),
     "shelf-place": _metaworld("shelf-place", 4, 4, 105),
-    "box-close": _metaworld("box-close", 8, 8, 125),
-    "basketball": _metaworld("basketball", 6, 7, 115),
+    "box-close": _metaworld("box-close", 6, 6, 125),
+    "basketball": _metaworld("basketball", 7, 8, 115),
     "bin-picking": _metaworld("bin-picking", 7, 5, 140),
 }
 GATES = ("safe", "lazy", "hg", "thrifty")
