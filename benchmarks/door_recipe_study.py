@@ -12,7 +12,7 @@ from common import Results, data
 
 from understudy.dataset import Dataset
 from understudy.evaluate import evaluate
-from understudy.inference import FeedForwardConfig
+from understudy.network_shape import FeedForwardConfig
 from understudy.policies import Ensemble, FeedForward, Policy
 from understudy.recipe import TrainConfig
 from understudy.trainer import train

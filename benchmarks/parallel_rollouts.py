@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 
 from understudy.collector import EpisodeRunner, Start
 from understudy.execution import PolicyAgent
-from understudy.inference import FeedForwardConfig, FeedForwardPredictor
+from understudy.inference import FeedForwardPredictor
+from understudy.network_shape import FeedForwardConfig
 from understudy.policy_file import PolicyFile
 from understudy.rollout import rollout
 from understudy.spec import Spec, spec_of

@@ -126,7 +126,7 @@ def ours(seed: int) -> dict[str, float]:
 
     from understudy.dataset import Dataset
     from understudy.evaluate import evaluate
-    from understudy.inference import FeedForwardConfig
+    from understudy.network_shape import FeedForwardConfig
     from understudy.policies import FeedForward
     from understudy.recipe import TrainConfig
     from understudy.trainer import train

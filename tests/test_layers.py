@@ -36,6 +36,7 @@ LAYERS = (
     ("onnx_predictor",),
     ("onnx_file",),
     ("inference", "recipe", "runs"),
+    ("network_shape",),
     ("policy_file", "onnx_messages"),
     ("statistics",),
     ("worlds",),

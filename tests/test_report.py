@@ -27,7 +27,7 @@ from tests.hostile_files import Watch, rows
 from understudy import cli
 from understudy.errors import ConfigError, UnderstudyError
 from understudy.evaluate import Evaluation, Trial, compare
-from understudy.inference import FeedForwardConfig
+from understudy.network_shape import FeedForwardConfig
 from understudy.policies import Ensemble, FeedForward, Policy
 from understudy.recipe import DAggerConfig, TrainConfig
 from understudy.report import Clip, Report, StudyPoint, map_failures, write_report, write_run_report

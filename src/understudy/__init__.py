@@ -17,8 +17,8 @@ from understudy.errors import UnderstudyError
 from understudy.evaluate import Comparison, Evaluation, Trial, compare, episodes_needed, evaluate, wilson_interval
 from understudy.execution import PolicyAgent
 from understudy.export import Export, export
-from understudy.inference import FeedForwardConfig
 from understudy.loading import load_predictor
+from understudy.network_shape import FeedForwardConfig
 from understudy.observers import Video
 from understudy.playback import Drift, Show, film, replay, show_live
 from understudy.presets import PRESETS, Preset

@@ -16,8 +16,8 @@ from understudy.durable import make_folder, write_file
 from understudy.episode import SUCCESS
 from understudy.errors import ConfigError
 from understudy.evaluate import Evaluation, agent_for, compare, evaluate
-from understudy.inference import FeedForwardConfig
 from understudy.loading import load_predictor
+from understudy.network_shape import FeedForwardConfig
 from understudy.presets import PICK_PLACE, with_clone
 from understudy.recipe import DAGGER_RECIPE, DAGGER_SHAPE, DAggerConfig, TrainConfig
 from understudy.report import StudyPoint, write_run_report

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from understudy.errors import PolicyError
-from understudy.inference import (
+from understudy.inference import networks
+from understudy.network_shape import (
     MIXTURE_COMPONENTS,
     FeedForwardConfig,
     input_size,
     last_layer_size,
-    networks,
     relative_pairs,
     seen_channels,
     skip_layers,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from understudy.errors import ConfigError, require_within
-from understudy.inference import MOST_MEMBERS, FeedForwardConfig
+from understudy.network_shape import MOST_MEMBERS, FeedForwardConfig
 from understudy.recipe import DAGGER_RECIPE, DAGGER_SHAPE, FinetuneConfig, TrainConfig
 
 

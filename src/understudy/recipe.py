@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from understudy.errors import ConfigError, require_whole, require_within
-from understudy.inference import WIDEST, FeedForwardConfig
+from understudy.network_shape import WIDEST, FeedForwardConfig
 
 LARGEST_SEED = 2**32 - 1  # members of an ensemble draw from multiples of it, and generators take 64 bits
 MOST_THREADS = 1024

@@ -9,7 +9,7 @@ from tests.datasets import SPEC
 from understudy.dataset import Dataset
 from understudy.episode import Episode
 from understudy.errors import ConfigError, PolicyError
-from understudy.inference import relative_pairs, seen_channels
+from understudy.network_shape import relative_pairs, seen_channels
 from understudy.policies import Batch, Ensemble, FeedForward, FeedForwardConfig
 from understudy.policies.heads import HEADS
 from understudy.recipe import TrainConfig

@@ -10,7 +10,7 @@ from tiny_worlds import break_
 
 from understudy.agent import Demonstrator
 from understudy.dataset import Dataset, record
-from understudy.inference import FeedForwardConfig
+from understudy.network_shape import FeedForwardConfig
 from understudy.policies import Ensemble, FeedForward
 from understudy.recipe import FinetuneConfig, TrainConfig
 from understudy.reinforcement import NPG, PPO

@@ -12,8 +12,8 @@ from tests.reinforcement.reach import CLONED, SHAPE, ReachWorld, clone, demonstr
 from understudy.checkpoint import load, save
 from understudy.errors import ConfigError, PolicyError
 from understudy.execution import PolicyAgent
-from understudy.inference import FeedForwardConfig
 from understudy.loading import load_predictor
+from understudy.network_shape import FeedForwardConfig
 from understudy.policies import Ensemble, FeedForward
 from understudy.recipe import TrainConfig
 from understudy.reinforcement.actor import Actor, own_log_deviation

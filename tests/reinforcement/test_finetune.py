@@ -38,7 +38,7 @@ from understudy.dataset import Dataset
 from understudy.episode import FAILURE
 from understudy.errors import ConfigError, DataError, PolicyError, SpecMismatch, TrainingDiverged, WorldError
 from understudy.evaluate import EVALUATION_SEED, evaluate
-from understudy.inference import FeedForwardConfig
+from understudy.network_shape import FeedForwardConfig
 from understudy.policies import Ensemble, FeedForward
 from understudy.recipe import FinetuneConfig, TrainConfig
 from understudy.reinforcement import NPG, PPO, DemoStarts, DemoTerm, DistanceTerm, finetune

@@ -14,7 +14,7 @@ from understudy.cli.arguments import Source, dataset_at, demonstrations_at, worl
 from understudy.cli.console import progress, say, tell
 from understudy.dataset.doctor import Diagnosis
 from understudy.errors import ConfigError, UnderstudyError, require_within
-from understudy.inference import MOST_MEMBERS, FeedForwardConfig
+from understudy.network_shape import MOST_MEMBERS, FeedForwardConfig
 from understudy.recipe import TrainConfig
 from understudy.worlds import World
 

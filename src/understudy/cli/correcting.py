@@ -29,7 +29,7 @@ from understudy.durable import make_folder, write_file
 from understudy.episode import SUCCESS
 from understudy.errors import ConfigError, require_within
 from understudy.evaluate import EVALUATION_SEED
-from understudy.inference import MOST_MEMBERS, FeedForwardConfig
+from understudy.network_shape import MOST_MEMBERS, FeedForwardConfig
 from understudy.recipe import DAGGER_RECIPE, DAGGER_SHAPE, DAggerConfig, TrainConfig
 from understudy.report.run_files import read_config
 from understudy.runs import Run, read_json, require_same

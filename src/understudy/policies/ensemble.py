@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from understudy.dataset import Dataset
 from understudy.errors import ConfigError, PolicyError, require_within
-from understudy.inference import MOST_MEMBERS, FeedForwardConfig, Predictor, ensemble_member, predictor
+from understudy.inference import Predictor, ensemble_member, predictor
+from understudy.network_shape import MOST_MEMBERS, FeedForwardConfig
 from understudy.policies.base import Batch, Policy, policy_from_file
 from understudy.policies.feedforward import FeedForward
 from understudy.policy_file import PolicyFile

@@ -10,13 +10,11 @@ from torch import Tensor, nn
 
 from understudy.dataset import Dataset
 from understudy.errors import PolicyError
-from understudy.inference import (
+from understudy.inference import Predictor, feedforward_config, predictor
+from understudy.network_shape import (
     FeedForwardConfig,
-    Predictor,
-    feedforward_config,
     input_size,
     last_layer_size,
-    predictor,
     relative_pairs,
     seen_channels,
     skip_layers,

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from understudy.inference import MIXTURE_COMPONENTS, SMALLEST_LOG_DEVIATION
+from understudy.network_shape import MIXTURE_COMPONENTS, SMALLEST_LOG_DEVIATION
 
 
 class Head(nn.Module, ABC):

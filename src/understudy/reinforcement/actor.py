@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from understudy.errors import ConfigError
 from understudy.execution import ActionNoise, Explorer
-from understudy.inference import SMALLEST_LOG_DEVIATION, FeedForwardPredictor, relative_pairs, seen_channels
+from understudy.inference import FeedForwardPredictor
+from understudy.network_shape import SMALLEST_LOG_DEVIATION, relative_pairs, seen_channels
 from understudy.normalize import Normalizer
 from understudy.policies import Ensemble, FeedForward, Policy
 from understudy.statistics import ChannelStatistics

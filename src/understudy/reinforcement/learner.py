@@ -15,7 +15,7 @@ from understudy.episode import Episode
 from understudy.errors import ConfigError, PolicyError
 from understudy.evaluate import SUSTAINED_STEPS
 from understudy.execution import Explorer
-from understudy.inference import SMALLEST_LOG_DEVIATION
+from understudy.network_shape import SMALLEST_LOG_DEVIATION
 from understudy.policies import Policy
 from understudy.recipe import FinetuneConfig
 from understudy.reinforcement.actor import Actor, own_log_deviation

@@ -11,7 +11,7 @@ from typing import Any
 
 from understudy.errors import ConfigError, UnderstudyError
 from understudy.evaluate import Evaluation
-from understudy.inference import FeedForwardConfig
+from understudy.network_shape import FeedForwardConfig
 from understudy.presets import preset_called
 from understudy.recipe import DAGGER_RECIPE, DAGGER_SHAPE, DAggerConfig, FinetuneConfig, TrainConfig
 
