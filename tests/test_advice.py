@@ -8,6 +8,7 @@ from tests.datasets import point_dataset
 from understudy.advice import Situation, advise
 from understudy.cli import main
 from understudy.dataset import Dataset, Defect, diagnose
+from understudy.dataset.doctor import ChannelRange
 from understudy.interactive import GATES
 
 
@@ -71,6 +72,12 @@ def test_an_advice_says_why(usual, situation, said):
     assert any(said in reason for reason in advise(usual, situation).reasons)
 
 
+def ranges(*names, unit="m", high=1.0):
+    return tuple(ChannelRange("observation", name, unit, 0.0, high, 0.1) for name in names)
+
+
+HAND, CUBE = ranges("hand.x", "hand.y"), ranges("cube.x", "cube.y", "cube.z")
+BEFORE = ranges("previous.hand.x", "previous.hand.y")
 NOT_FINITE = Defect("not-finite", "error", "episode 3 holds nan")
 FACTS = [
     ({"lengths": (90, 99.0, 120)}, "the task is short (99 steps)"),
@@ -80,6 +87,9 @@ FACTS = [
     ({"taught": 7}, "in 23 of the 30 episodes no expert drove or answered: they teach nothing"),
     ({"taught": 7}, "7 demonstrations are few for any method"),
     ({"failures": 4}, "4 of the 30 episodes failed"),
+    ({"channels": HAND + CUBE + BEFORE}, "places are known, of hand, cube, but not"),
+    ({"channels": HAND + CUBE + BEFORE}, "try --relative hand cube (docs"),
+    ({"channels": HAND + BEFORE}, "try --ignore previous"),
     ({"defects": (NOT_FINITE,)}, "first mend the data: 1 defects would spoil training (not-finite)"),
 ]
 
@@ -90,6 +100,22 @@ def test_an_advice_begins_with_what_the_data_say(usual, found, said, situation):
     reasons = advise(replace(usual, **found), situation).reasons
     assert any(said in reason for reason in reasons)
     assert not any(said in reason for reason in advise(usual, situation).reasons)
+
+
+@pytest.mark.parametrize(
+    "channels",
+    [
+        HAND,
+        HAND + BEFORE,
+        HAND + ranges("cube.x", "cube.y", unit="1"),
+        HAND + ranges("slot.x", "slot.y", high=0.0),
+        HAND + ranges("cube.x"),
+        HAND + CUBE + ranges("hand_from_cube.x"),
+    ],
+)
+def test_differences_are_advised_only_between_positions_that_no_channel_compares(usual, channels):
+    reasons = advise(replace(usual, channels=channels), Situation()).reasons
+    assert not any("--relative" in reason for reason in reasons)
 
 
 @pytest.mark.parametrize("situation", EVERY)

@@ -9,6 +9,7 @@ from understudy.dataset import Diagnosis
 
 _LONG_STEPS = 100
 _FEW, _MANY = 20, 50
+_BEFORE = "previous."
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,32 @@ def _facts(diagnosis: Diagnosis) -> list[str]:
         facts.append(f"{diagnosis.taught} demonstrations are few for any method: record some more first")
     elif diagnosis.taught >= _MANY:
         facts.append(f"{diagnosis.taught} demonstrations are enough to see what cloning alone can do")
+    if things := _things_apart(diagnosis):
+        facts.append(
+            f"places are known, of {', '.join(things)}, but not how far they are apart: where millimetres decide, try "
+            f"--relative {shlex.join(things)} (docs/methods/bc.md)"
+        )
+    if any(channel.name.startswith(_BEFORE) for channel in diagnosis.channels):
+        facts.append(
+            "channels repeat the step before, and so say what the expert just did, which misleads a clone: try "
+            f"--ignore {_BEFORE.rstrip('.')}"
+        )
     return facts
+
+
+def _things_apart(diagnosis: Diagnosis) -> list[str]:
+    """Things whose positions move or differ, where no channel says how far they are from each other."""
+    names = [channel.name for channel in diagnosis.channels if channel.kind == "observation"]
+    if any("_from_" in name for name in names):
+        return []
+    things = [
+        channel.name.removesuffix(".x")
+        for channel in diagnosis.channels
+        if channel.kind == "observation" and channel.unit == "m" and channel.high > channel.low
+        if channel.name.endswith(".x") and f"{channel.name.removesuffix('x')}y" in names
+    ]
+    places = [thing for thing in things if not thing.startswith(_BEFORE)]
+    return places if len(places) > 1 else []
 
 
 def _gate(situation: Situation, *, judged: bool) -> tuple[str, str]:
