@@ -157,7 +157,7 @@ def seen_channels(config: FeedForwardConfig, spec: Spec) -> NDArray[np.float32]:
     """(D,) 1 for each observation channel that a network sees for itself, 0 for one that it ignores.
 
     Raises:
-        ConfigError: nothing is called like one of `ignore`, or nothing is left.
+        ConfigError: nothing is called like one of `ignore`, or nothing is left to look at.
     """
     names = [channel.name for channel in spec.observations]
     ignored = np.zeros(len(names), bool)
@@ -166,7 +166,7 @@ def seen_channels(config: FeedForwardConfig, spec: Spec) -> NDArray[np.float32]:
         if not meant.any():
             raise ConfigError(f"ignore names {what!r}; the channels are {', '.join(names)[:200]}")
         ignored |= meant
-    if ignored.all():
+    if ignored.all() and not config.relative:
         raise ConfigError(f"ignore names all {len(names)} channels; leave some to look at")
     return np.where(ignored, np.float32(0), np.float32(1))
 

@@ -66,7 +66,7 @@ POLICIES = {
     "ensemble with skips": lambda: skipping(fitted(Ensemble.of(feedforward(skip=True), 3, seed=1))),
     "ensemble": lambda: fitted(Ensemble.of(feedforward(horizon=2), 3, seed=1)),
     "differences": lambda: comparing(history=2, near=0.5),
-    "differences alone": lambda: comparing(ignore=("hand", "goal.x")),
+    "differences alone": lambda: comparing(ignore=("hand", "goal.x", "dead")),
     "ensemble of mixtures with differences and skips": lambda: skipping(
         fitted(Ensemble.of(comparing(head="mixture", skip=True, skip_hidden=(4,), ignore=("dead",)), 3, seed=1))
     ),
