@@ -131,8 +131,18 @@ def _metaworld(
 ) -> Task:
     """The scripts decide by thresholds, so a mixture is better than one answer."""
     world = f"understudy/MetaWorld-{name}-v3"
-    told = {"head": "mixture", "rounds": rounds, "safe": safe, "relative": relative}
-    return Task(world, "scripted", demonstrations, episodes, ask, longest, **told)
+    return Task(
+        world,
+        "scripted",
+        demonstrations,
+        episodes,
+        ask,
+        longest,
+        "mixture",
+        rounds=rounds,
+        safe=safe,
+        relative=relative,
+    )
 
 
 TASKS = {

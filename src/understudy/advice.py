@@ -6,10 +6,11 @@ import shlex
 from dataclasses import dataclass
 
 from understudy.dataset import Diagnosis
+from understudy.network_shape import positions
 
 _LONG_STEPS = 100
 _FEW, _MANY = 20, 50
-_BEFORE = "previous."
+_BEFORE = "previous"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,27 +147,22 @@ def _facts(diagnosis: Diagnosis) -> list[str]:
             f"places are known, of {', '.join(things)}, but not how far they are apart: where millimetres decide, try "
             f"--relative {shlex.join(things)} (docs/methods/bc.md)"
         )
-    if any(channel.name.startswith(_BEFORE) for channel in diagnosis.channels):
+    if any(channel.name.startswith(f"{_BEFORE}.") for channel in diagnosis.channels):
         facts.append(
             "channels repeat the step before, and so say what the expert just did, which misleads a clone: try "
-            f"--ignore {_BEFORE.rstrip('.')}"
+            f"--ignore {_BEFORE}"
         )
     return facts
 
 
 def _things_apart(diagnosis: Diagnosis) -> list[str]:
     """Things whose positions move or differ, where no channel says how far they are from each other."""
-    names = [channel.name for channel in diagnosis.channels if channel.kind == "observation"]
-    if any("_from_" in name for name in names):
+    seen = [channel for channel in diagnosis.channels if channel.kind == "observation"]
+    if any("_from_" in channel.name for channel in seen):
         return []
-    things = [
-        channel.name.removesuffix(".x")
-        for channel in diagnosis.channels
-        if channel.kind == "observation" and channel.unit == "m" and channel.high > channel.low
-        if channel.name.endswith(".x") and f"{channel.name.removesuffix('x')}y" in names
-    ]
-    places = [thing for thing in things if not thing.startswith(_BEFORE)]
-    return places if len(places) > 1 else []
+    places = positions(channel.name for channel in seen if channel.unit == "m" and channel.high > channel.low)
+    things = [thing for thing, axes in places.items() if len(axes) > 1 and not thing.startswith(f"{_BEFORE}.")]
+    return things if len(things) > 1 else []
 
 
 def _gate(situation: Situation, *, judged: bool) -> tuple[str, str]:

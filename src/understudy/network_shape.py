@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -131,25 +131,37 @@ def _is_name(value: Any) -> bool:
     return type(value) is str and bool(value)
 
 
+def positions(names: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Of each thing among channels called so, the number of its channel along each axis: `hand` has `.x`, or `[0]`."""
+    found: dict[str, dict[str, int]] = {}
+    for number, name in enumerate(names):
+        for axis in _AXES:
+            if name.endswith(axis):
+                found.setdefault(name.removesuffix(axis), {})[axis] = number
+    return found
+
+
 def relative_pairs(config: FeedForwardConfig, spec: Spec) -> NDArray[np.intp]:
     """The pairs (P, 2) of observation channels whose differences a network sees, first minus second.
 
     Raises:
         ConfigError: one of `relative` has no positions among the channels, or none that another one has.
     """
-    index = {channel.name: number for number, channel in enumerate(spec.observations)}
-    places = {thing: [axis for axis in _AXES if thing + axis in index] for thing in config.relative}
-    pairs = []
-    for one, other in itertools.combinations(config.relative, 2):
-        pairs += [(index[one + axis], index[other + axis]) for axis in places[one] if axis in places[other]]
+    known = positions(channel.name for channel in spec.observations)
+    places = {thing: known.get(thing, {}) for thing in config.relative}
+    pairs = [
+        (number, places[other][axis])
+        for one, other in itertools.combinations(config.relative, 2)
+        for axis, number in places[one].items()
+        if axis in places[other]
+    ]
     paired = {number for pair in pairs for number in pair}
-    lonely = [thing for thing, axes in places.items() if not paired & {index[thing + axis] for axis in axes}]
-    if lonely:
-        known = sorted({name.removesuffix(axis) for name in index for axis in _AXES if name.endswith(axis)})
-        raise ConfigError(
-            f"relative names {lonely[0]!r}, whose position cannot be compared with another one's; "
-            f"positions are those of {', '.join(known)[:200] or 'nothing here'}"
-        )
+    for thing, axes in places.items():
+        if not paired & {*axes.values()}:
+            raise ConfigError(
+                f"relative names {thing!r}, whose position cannot be compared with another one's; "
+                f"positions are those of {', '.join(sorted(known))[:200] or 'nothing here'}"
+            )
     return np.array(pairs, np.intp).reshape(-1, 2)
 
 
