@@ -1,27 +1,22 @@
 """The DAgger family on twelve tasks: what the expert's labels buy, against cloning at the same number of labels.
 
-Each task has its own number of demonstrations to begin with, of episodes a round, of rounds and its own head, chosen on
-other starts (from 540000) so that cloning with all labels stays below 80 % (hammer, PickPlace and assembly do not, in
-the mean of eight seeds). Several were chosen after the first seeds had been seen (docs/methods/dagger.md says when).
-Cloning has the same network, the same recipe and as many labels. On two of the tasks, by those other starts too, DAgger
-is SafeDAgger that asks at a few safe steps besides ("safe-asking"); there plain DAgger stands beside it.
+Each task begins with a few demonstrations, one to ten. Then the policy acts, and at a few of its steps, drawn by
+chance, the expert acts instead: these steps are the labels. So a few hundred labels come from a hundred attempts, where
+cloning spends them on a few whole demonstrations. Networks see how far things are apart and, where all that matters
+is among these things, not where they are, nor the step before. Cloning has the same network, the same recipe and
+as many labels. Demonstrations, episodes and shares were chosen with one or two of the training seeds 5 to 7 on other
+starts (from 540000), so that cloning with all labels stays below 80 % (assembly and shelf-place do not, in the mean of
+the seeds that count). Nothing of it was chosen by the evaluation.
 
-The other gates stand beside "dagger-all", DAgger that asks at every step, all with ensembles of three such networks.
-They have their defaults, but for ThriftyDAgger's budget, LazyDAgger's settling on one task, and what the simulated
-human of HG-DAgger tolerates and how slow the human sees the world, which were chosen on the same other starts with
-training seed 5, LazyDAgger's after its default had been measured (23 % fewer switches). How many episodes the human
-watches was not tried: it follows from the labels of those trials, for a share below 30 %. That the policy of
-ThriftyDAgger's last round is helped with twice the budget, until ten steps after success, was chosen with training
-seeds 5 and 6, after help with the same budget for all 200 steps had been measured; so was how fast the gate grows
-impatient within an attempt.
-
-Since several budgets followed the first seeds, `FRESH` seeds were added when nothing was chosen any more, on all twelve
-tasks; what they say alone stands beside what all say. SafeDAgger and LazyDAgger got them, too, on PickPlace (`CLOSE`),
-where the interval of five was too wide to tell. (Seeds 5 to 7 tuned, and the demonstrations of seed 10 would
-begin where the evaluation does.)
-
-"relative", measured after all that and chosen with training seeds 5 to 7 alone, is DAgger on Metaworld's tasks with
-networks that see how far things are apart and not the step before, and an expert who drives where it is asked.
+The other gates stand beside "dagger-all", DAgger that asks at every step, all with ensembles of three networks; those
+see no differences, since they were measured before. They have their defaults, but for ThriftyDAgger's budget,
+LazyDAgger's settling on one task, and what the simulated human of HG-DAgger tolerates and how slow the human sees the
+world, which were chosen on the same other starts with training seed 5, LazyDAgger's after its default had been measured
+(23 % fewer switches). How many episodes the human watches was not tried: it follows from the labels of those trials,
+for a share below 30 %. That the policy of ThriftyDAgger's last round is helped with twice the budget, until ten steps
+after success, was chosen with training seeds 5 and 6, after help with the same budget for all 200 steps had been
+measured; so was how fast the gate grows impatient within an attempt. SafeDAgger and LazyDAgger have more seeds on
+PickPlace (`CLOSE`), where the interval of five was too wide to tell.
 
 Cells run in two processes, and a stopped run continues.
 """
@@ -29,7 +24,6 @@ Cells run in two processes, and a stopped run continues.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -42,13 +36,11 @@ import understudy as us
 from understudy.interactive.ledger import Entry, entry_of, total_of
 from understudy.recipe import DAGGER_RECIPE, DAGGER_SHAPE
 
-SEEDS, STARTS, FIRST_START, MAX_STEPS, ROUNDS = (0, 1, 2, 3, 4), 100, 10_000, 200, 4
-FRESH = (11, 12, 13)  # beside cloning only
-CLOSE = {("PickPlace", gate): FRESH for gate in ("safe", "lazy")}  # five seeds could not tell them apart
+SEEDS, STARTS, FIRST_START, MAX_STEPS, ROUNDS, GATE_ROUNDS = (0, 1, 2, 3, 4), 100, 10_000, 200, 8, 4
+MORE = (11, 12, 13)  # seeds 5 to 7 tuned, and the demonstrations of seed 10 would begin where the evaluation does
+CLOSE = {("PickPlace", gate): MORE for gate in ("safe", "lazy")}  # five seeds could not tell them apart
 ALL = range(16)
 FEWEST_SEEDS = 3  # that a figure tells of
-FEWEST_TOLD = 2  # that the table of what is not finished tells of
-BESIDE_BC = ("dagger", "safe-asking", "relative")  # the gates of the comparison with cloning
 EVALUATED = range(FIRST_START, FIRST_START + STARTS)
 PROCESSES = 2
 HELP = 2  # times the budget of the rounds has the gate that watches the policy of the last one
@@ -56,112 +48,67 @@ MEMBERS = 3  # of the ensembles that the gates are compared with
 DRAWS, ALPHA = 10_000, 0.05
 
 
-class SafeAsking(NamedTuple):
-    """SafeDAgger's episodes of each round, the share of the safe steps at which it asks, and its rounds."""
-
-    episodes: int
-    ask: float
-    rounds: int = ROUNDS
-
-
-class Relative(NamedTuple):
-    """DAgger with networks that see how far `things` are apart and not the step before.
-
-    The expert drives a tenth of the steps, and they are those that it labels: one who is asked anyway may as well act.
-    """
-
-    demonstrations: int
-    episodes: int
-    things: tuple[str, ...] = ("hand", "object", "goal")
-    ignore: tuple[str, ...] = ("previous",)
-    rounds: int = 8
-    ask: float = 0.0
-    beta: float = 0.1
-
-
 @dataclass(frozen=True)
 class Task:
-    """A world, its expert, the demonstrations to begin with, the episodes of each round, and how they are labelled.
+    """A world, its expert, the demonstrations to begin with, the episodes of each round, and the network.
 
-    The expert drives a share `beta` of the steps, and the policy is labelled at a share `ask` of its own, in episodes
-    no longer than the expert's: what comes after is mostly a policy that is stuck. `safe` is there where SafeDAgger did
-    better on other starts than that. Cloning has whole demonstrations, as many as give at least the labels; with `cut`,
-    for a budget below two of them, the last one ends where the labels do. `relative` is there where positions are
-    channels, with a budget of its own.
+    The expert drives a share `beta` of the steps, and these are the labels, in episodes no longer than the expert's:
+    what comes after is mostly a policy that is stuck. Cloning has whole demonstrations, as many as give at least the
+    labels; with `cut`, for a budget below two of them, the last one ends where the labels do.
     """
 
     world: str
     expert: str
     demonstrations: int
     episodes: int
-    ask: float = 0.15
-    longest: int = MAX_STEPS
-    head: str = "absolute"
-    beta: float = 0.0
-    rounds: int = ROUNDS
-    safe: SafeAsking | None = None
+    longest: int
+    shape: us.FeedForwardConfig
+    beta: float = 0.05
+    steps: int = DAGGER_RECIPE.steps
     cut: bool = False
-    things: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-    relative: Relative | None = None
-
-    @property
-    def gate(self) -> str:
-        """That of the comparison with cloning."""
-        return "dagger" if self.safe is None else "safe-asking"
-
-    @property
-    def shape(self) -> us.FeedForwardConfig:
-        return replace(DAGGER_SHAPE, head=self.head, relative=self.things, ignore=self.ignore)
 
     def recipe(self, seed: int) -> us.TrainConfig:
-        return replace(DAGGER_RECIPE, seed=seed)
+        return replace(DAGGER_RECIPE, steps=self.steps, seed=seed)
 
 
-def _metaworld(
-    name: str,
-    demonstrations: int,
-    episodes: int,
-    longest: int,
-    *,
-    ask: float = 0.1,
-    rounds: int = ROUNDS,
-    safe: SafeAsking | None = None,
-    relative: Relative,
-) -> Task:
-    """The scripts decide by thresholds, so a mixture is better than one answer."""
-    world = f"understudy/MetaWorld-{name}-v3"
-    return Task(
-        world,
-        "scripted",
-        demonstrations,
-        episodes,
-        ask,
-        longest,
-        "mixture",
-        rounds=rounds,
-        safe=safe,
-        relative=relative,
-    )
+def _sees(*things: str, ignore: tuple[str, ...] = ()) -> us.FeedForwardConfig:
+    """A network that sees how far things are apart."""
+    return replace(DAGGER_SHAPE, relative=things, ignore=ignore)
 
 
+def _metaworld(name: str, demonstrations: int, episodes: int, longest: int, *more: str) -> Task:
+    """The scripts decide by thresholds, so a mixture is better than one answer; `more` things may matter.
+
+    All that decides is among these things, so where they are in the room is left out.
+    """
+    things = ("hand", "object", *more, "goal")
+    shape = replace(_sees(*things, ignore=("previous", *things)), head="mixture")
+    return Task(f"understudy/MetaWorld-{name}-v3", "scripted", demonstrations, episodes, longest, shape)
+
+
+_PICK_PLACE = replace(_sees("grasp_point", "cube"), hidden=(256, 256))
+_HAMMER = _sees("palm", "hammer", "nail")
+_GRIPPER_AND_CUBE = tuple(f"observation[{axis}]" for axis in range(6))
+_FETCH = _sees(
+    "observation",
+    "achieved_goal",
+    "desired_goal",
+    ignore=("achieved_goal", "desired_goal", *_GRIPPER_AND_CUBE),
+)
+_RELOCATE, _FETCHER = "adroit_experts/relocate.npz", "fetch_experts/FetchPickAndPlace.npz"
 TASKS = {
-    "PickPlace": Task("understudy/PickPlace-v0", "scripted", 12, 3, beta=0.5, safe=SafeAsking(5, 0.1, 6)),
-    "relocate": Task("understudy/AdroitRelocate-v0", "adroit_experts/relocate.npz", 5, 3),
-    "hammer": Task(
-        "understudy/AdroitHammer-v0", "adroit_experts/hammer.npz", 1, 1, ask=0.1, longest=60, rounds=8, cut=True
-    ),
-    "fetch-pick-and-place": Task("FetchPickAndPlace-v4", "fetch_experts/FetchPickAndPlace.npz", 60, 30, ask=0.4),
-    "peg-insert-side": _metaworld("peg-insert-side", 12, 12, 125, rounds=8, relative=Relative(12, 12)),
-    "assembly": _metaworld("assembly", 2, 5, 105, safe=SafeAsking(3, 0.05), relative=Relative(2, 2)),
-    "pick-place": _metaworld("pick-place", 5, 8, 65, ask=0.15, relative=Relative(3, 3)),
-    "stick-pull": _metaworld(
-        "stick-pull", 4, 8, 130, relative=Relative(3, 3, ("hand", "object", "second_object", "goal"))
-    ),
-    "shelf-place": _metaworld("shelf-place", 5, 5, 105, rounds=8, relative=Relative(4, 4)),
-    "box-close": _metaworld("box-close", 8, 10, 125, rounds=8, relative=Relative(6, 6)),
-    "basketball": _metaworld("basketball", 6, 5, 115, ask=0.15, rounds=8, relative=Relative(7, 8)),
-    "bin-picking": _metaworld("bin-picking", 8, 8, 140, relative=Relative(7, 5)),
+    "PickPlace": Task("understudy/PickPlace-v0", "scripted", 3, 12, 130, _PICK_PLACE, 0.1, 16_000),
+    "relocate": Task("understudy/AdroitRelocate-v0", _RELOCATE, 2, 5, 150, DAGGER_SHAPE, 0.1),
+    "hammer": Task("understudy/AdroitHammer-v0", "adroit_experts/hammer.npz", 1, 1, 60, _HAMMER, cut=True),
+    "fetch-pick-and-place": Task("FetchPickAndPlace-v4", _FETCHER, 10, 30, MAX_STEPS, _FETCH, 0.1),
+    "peg-insert-side": _metaworld("peg-insert-side", 2, 16, 125),
+    "assembly": _metaworld("assembly", 1, 2, 105),
+    "pick-place": _metaworld("pick-place", 1, 12, 65),
+    "stick-pull": _metaworld("stick-pull", 1, 4, 130, "second_object"),
+    "shelf-place": _metaworld("shelf-place", 1, 6, 105),
+    "box-close": _metaworld("box-close", 4, 8, 125),
+    "basketball": _metaworld("basketball", 2, 12, 115),
+    "bin-picking": _metaworld("bin-picking", 2, 8, 140),
 }
 GATES = ("safe", "lazy", "hg", "thrifty")
 
@@ -170,7 +117,8 @@ class Gated(NamedTuple):
     """A task of the gates.
 
     Args:
-        episodes: of each round.
+        demonstrations: to begin with.
+        episodes: of each round, of at most `longest` steps.
         budget: of ThriftyDAgger, takeovers for each step that the policy drives.
         tolerance: of the simulated human of HG-DAgger, in half-ranges.
         watched: episodes of each round that the human watches: fewer, where the human gives more labels in each.
@@ -179,7 +127,9 @@ class Gated(NamedTuple):
         settle: of LazyDAgger, steps in a row at which policy and expert must agree before the policy drives again.
     """
 
+    demonstrations: int
     episodes: int
+    longest: int
     budget: float
     tolerance: float
     watched: int
@@ -189,27 +139,18 @@ class Gated(NamedTuple):
 
 
 GATED = {
-    "PickPlace": Gated(6, 0.03, 0.2, 6),
-    "relocate": Gated(3, 0.02, 0.1, 2, 4.0),
-    "peg-insert-side": Gated(12, 0.015, 0.2, 10, 4.0, settle=5),
-    "assembly": Gated(5, 0.02, 0.2, 4, 4.0, 4),
+    "PickPlace": Gated(12, 6, MAX_STEPS, 0.03, 0.2, 6),
+    "relocate": Gated(5, 3, MAX_STEPS, 0.02, 0.1, 2, 4.0),
+    "peg-insert-side": Gated(12, 12, 125, 0.015, 0.2, 10, 4.0, settle=5),
+    "assembly": Gated(2, 5, 105, 0.02, 0.2, 4, 4.0, 4),
 }
-
-
-def task_of(name: str, gate: str) -> Task:
-    """The task as that gate plays it."""
-    task = TASKS[name]
-    return replace(task, **task.relative._asdict()) if gate == "relative" and task.relative is not None else task
 
 
 def _gate(task: str, name: str) -> us.Gate:
     """The gate of that name, with what was chosen for the task."""
-    spec = task_of(task, name)
     match name:
-        case "dagger" | "relative":
-            return us.DAggerGate("constant", beta=spec.beta, ask=spec.ask)
-        case "safe-asking" if spec.safe is not None:
-            return us.SafeGate(ask=spec.safe.ask)
+        case "dagger":
+            return us.DAggerGate("constant", beta=TASKS[task].beta, ask=0.0)
         case "dagger-all":
             return us.DAggerGate("indicator")
         case "thrifty":
@@ -263,7 +204,7 @@ def helped(
     Episodes end ten steps after success, as those of the rounds: nobody helps a robot that is done.
     """
     gate.fit(dataset, policy)
-    agent = us.GatedAgent(policy.for_execution(), expert, gate, round=ROUNDS + 1)
+    agent = us.GatedAgent(policy.for_execution(), expert, gate, round=GATE_ROUNDS + 1)
     episodes = []
     for seed in starts:
         episodes.append(us.rollout(env, agent, seed=seed, max_steps=MAX_STEPS, after_success=10))
@@ -275,11 +216,10 @@ def interactive(
     name: str, gate: str, seed: int, *, starts: range = EVALUATED, progress_starts: int = 20
 ) -> dict[str, Any]:
     """One run of `dagger`: of one network, with BC at the same number of labels beside it; or of an ensemble."""
-    task = task_of(name, gate)
-    beside_bc = gate in BESIDE_BC
-    rounds, episodes = (task.rounds, task.episodes) if beside_bc else (ROUNDS, GATED[name].episodes)
-    if gate == "safe-asking" and task.safe is not None:
-        rounds, episodes = task.safe.rounds, task.safe.episodes
+    task = TASKS[name]
+    alone = gate == "dagger"
+    rounds, plan = (ROUNDS, task) if alone else (GATE_ROUNDS, GATED[name])
+    episodes = plan.episodes
     if gate == "hg":
         episodes = GATED[name].watched
     if gate == "thrifty":
@@ -287,17 +227,19 @@ def interactive(
     env = us.make_env(task.world)
     script = us.sim.expert_for(env, expert_of(task))
     expert = person(script, us.spec_of(env), GATED[name]) if gate == "hg" else script
-    recipe = task.recipe(seed)
-    config = us.DAggerConfig(rounds=rounds, episodes=episodes, max_steps=task.longest, progress_starts=progress_starts)
+    shape, recipe = task.shape, task.recipe(seed)
+    if not alone:
+        shape, recipe = replace(DAGGER_SHAPE, head=shape.head), replace(DAGGER_RECIPE, seed=seed)
+    config = us.DAggerConfig(rounds=rounds, episodes=episodes, max_steps=plan.longest, progress_starts=progress_starts)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        demos = seeded(env, script, folder / "demos", task.demonstrations, 0, seed)
-        shape: us.Policy = us.FeedForward.for_data(demos, task.shape, seed=seed)
-        if not beside_bc:
-            shape = us.Ensemble.of(shape, MEMBERS, seed=seed)
+        demos = seeded(env, script, folder / "demos", plan.demonstrations, 0, seed)
+        network: us.Policy = us.FeedForward.for_data(demos, shape, seed=seed)
+        if not alone:
+            network = us.Ensemble.of(network, MEMBERS, seed=seed)
         ledger: list[Entry] = []
         progress = []
-        for one in us.dagger(env, expert, _gate(name, gate), shape, demos, config, recipe, run=folder / "run"):
+        for one in us.dagger(env, expert, _gate(name, gate), network, demos, config, recipe, run=folder / "run"):
             ledger.append(one.entry)
             progress.append(one.evaluation.success_rate if one.evaluation else None)
             policy = one.policy
@@ -310,9 +252,9 @@ def interactive(
         if gate == "thrifty":
             watches = us.ThriftyGate(budget=HELP * GATED[name].budget)
             result["helped"] = helped(env, expert, watches, policy, one.dataset, starts)
-        if beside_bc:
+        if alone:
             many = seeded(env, script, folder / "many", 0, result["labels"], seed, cut=task.cut)
-            clone = us.train(us.FeedForward.for_data(many, task.shape, seed=seed), many, recipe)
+            clone = us.train(us.FeedForward.for_data(many, shape, seed=seed), many, recipe)
             result["bc"] = {
                 "success": bits(task.world, clone, starts),
                 "labels": many.steps,
@@ -336,30 +278,20 @@ def measure(name: str) -> Any:
 def wanted() -> list[str]:
     """The names of all cells, the most telling first."""
     names = [f"{task}, expert" for task in TASKS]
-    names += [f"{name}, {task.gate}, seed {seed}" for seed in (*SEEDS, *FRESH) for name, task in TASKS.items()]
-    names += [f"{name}, dagger, seed {seed}" for name in TASKS for seed in (*SEEDS, *FRESH)]
-    names += [f"{name}, relative, seed {seed}" for seed in SEEDS for name, task in TASKS.items() if task.relative]
+    names += [f"{name}, dagger, seed {seed}" for seed in SEEDS for name in TASKS]
     names += [f"{task}, {gate}, seed {seed}" for task in GATED for gate in ("dagger-all", *GATES) for seed in SEEDS]
     names += [f"{task}, {gate}, seed {seed}" for (task, gate), seeds in CLOSE.items() for seed in seeds]
     return list(dict.fromkeys(names))
 
 
-def runs_of(
-    cells: dict[str, Any],
-    task: str,
-    gate: str,
-    *,
-    beside: str = "",
-    seeds: Iterable[int] = ALL,
-    fewest: int = FEWEST_SEEDS,
-) -> list[Any]:
+def runs_of(cells: dict[str, Any], task: str, gate: str, *, beside: str = "") -> list[Any]:
     """The cells of a gate in the order of their seeds: of those that `beside` has, too. None where they are too few."""
     found = []
-    for seed in seeds:
+    for seed in ALL:
         names = [f"{task}, {one}, seed {seed}" for one in (gate, beside or gate)]
         if all(name in cells for name in names):
             found.append(cells[names[0]])
-    return found if len(found) >= fewest else []
+    return found if len(found) >= FEWEST_SEEDS else []
 
 
 def table(runs: list[Any]) -> np.ndarray:
@@ -385,14 +317,12 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
     return corrected
 
 
-def against_bc(
-    cells: dict[str, Any], gates: dict[str, str], seeds: Iterable[int] = ALL, fewest: int = FEWEST_SEEDS
-) -> dict[str, Any]:
-    """Each task's gate beside cloning at the same number of labels, of the tasks whose cells are there."""
+def against_bc(cells: dict[str, Any]) -> dict[str, Any]:
+    """DAgger beside cloning at the same number of labels, on the tasks whose cells are there."""
     found: dict[str, Any] = {}
     p_values = {}
-    for task, gate in gates.items():
-        runs, expert = runs_of(cells, task, gate, seeds=seeds, fewest=fewest), cells.get(f"{task}, expert")
+    for task in TASKS:
+        runs, expert = runs_of(cells, task, "dagger"), cells.get(f"{task}, expert")
         if not runs or expert is None:
             continue
         ours, bc = table(runs), table([run["bc"] for run in runs])
@@ -401,9 +331,9 @@ def against_bc(
         p_values[task] = max(2 * min((means <= 0).mean(), (means >= 0).mean()), 1 / DRAWS)
         own = np.mean([int(bit) for bit in expert])
         found[task] = {
-            "gate": gate,
-            "rounds": len(runs[0]["ledger"]) - 1,
             "seeds": len(runs),
+            "demonstrations": TASKS[task].demonstrations,
+            "attempts": np.mean([sum(row["episodes"] for row in run["ledger"][1:]) for run in runs]),
             "dagger": ours.mean(),
             "bc": bc.mean(),
             "difference": (ours - bc).mean(),
@@ -419,30 +349,15 @@ def against_bc(
     return found
 
 
-def better(rows: dict[str, Any]) -> int:
-    """How many of the tasks are better than cloning beyond doubt."""
-    return len([row for row in rows.values() if row["difference"] > 0 and row["p_holm"] < ALPHA])
-
-
 def summary(cells: dict[str, Any]) -> dict[str, Any]:
     """The figures that the page quotes, of the tasks whose cells are there."""
-    gates = {name: task.gate for name, task in TASKS.items()}
-    chosen, fresh = against_bc(cells, gates), against_bc(cells, gates, FRESH)
-    plain = against_bc(cells, dict.fromkeys(TASKS, "dagger"))
-    relative = {name: "relative" for name, task in TASKS.items() if task.relative}
+    rows = against_bc(cells)
     return {
-        "against_bc": chosen,
-        "plain_against_bc": plain,
-        "relative_against_bc": against_bc(cells, relative, fewest=FEWEST_TOLD),
-        "tasks": len(chosen),
-        "better_than_bc": better(chosen),
-        "fresh_against_bc": {
-            task: {"seeds": row["seeds"], "difference": row["difference"]} for task, row in fresh.items()
-        },
-        "fresh_better_than_bc": better(fresh),
-        "plain_better_than_bc": better(plain),
-        "worse_by_more_than_3_points": len([row for row in chosen.values() if row["difference"] < -0.03]),
-        "at_95_percent_of_expert": len([row for row in chosen.values() if row["share_of_expert"] >= 0.95]),
+        "against_bc": rows,
+        "tasks": len(rows),
+        "better_than_bc": len([row for row in rows.values() if row["difference"] > 0 and row["p_holm"] < ALPHA]),
+        "worse_by_more_than_3_points": len([row for row in rows.values() if row["difference"] < -0.03]),
+        "at_95_percent_of_expert": len([row for row in rows.values() if row["share_of_expert"] >= 0.95]),
         "gates": {task: found for task in GATED if (found := gates_of(cells, task))},
     }
 
@@ -493,8 +408,8 @@ def main() -> None:
         choosable=True,
         tasks={name: asdict(task) for name, task in TASKS.items()},
         rounds=ROUNDS,
+        rounds_of_gates=GATE_ROUNDS,
         seeds=SEEDS,
-        fresh_seeds=FRESH,
         first_start=FIRST_START,
         starts=STARTS,
         max_steps=MAX_STEPS,

@@ -38,7 +38,7 @@ def clones(task: str, seed: int) -> dict[str, Any]:
 
 
 def measure(name: str) -> Any:
-    """The cell called `name`: "TASK, clones, seed N", or "TASK, GATE, seed N" with the gate of the comparison."""
+    """The cell called `name`: "TASK, clones, seed N" or "TASK, dagger, seed N"."""
     task, what, seed = name.split(", ")
     number = int(seed.removeprefix("seed "))
     if what == "clones":
@@ -61,7 +61,7 @@ def main() -> None:
         starts=len(TUNED),
         max_steps=MAX_STEPS,
     )
-    wanted = [f"{name}, {task.gate}, seed {seed}" for seed in SEEDS for name, task in TASKS.items()]
+    wanted = [f"{name}, dagger, seed {seed}" for seed in SEEDS for name in TASKS]
     wanted += [f"{name}, clones, seed {seed}" for seed in SEEDS for name in TASKS]
     with ProcessPoolExecutor(PROCESSES) as pool:
         running = {pool.submit(measure, name): name for name in wanted if results.asks_for(name)}

@@ -39,9 +39,9 @@ def test_data_without_names_are_cloned_with_those_of_the_world(usual):
     [
         (Situation(), "bc", None),
         (Situation(expert=True), "dagger", "thrifty"),
-        (Situation(expert=True, robot=False), "dagger", "safe"),
+        (Situation(expert=True, robot=False), "dagger", "dagger"),
         (Situation(expert=True, robot=True), "dagger", "hg"),
-        (Situation(expert=True, reward=True, robot=False), "dagger", "safe"),
+        (Situation(expert=True, reward=True, robot=False), "dagger", "dagger"),
         (Situation(expert=False, reward=True), "dapg", None),
         (Situation(reward=True, robot=False), "dapg", None),
         (Situation(expert=False, reward=True, robot=True), "bc", None),
@@ -65,7 +65,7 @@ def test_what_can_be_asked_decides(usual, situation, method, gate):
         (Situation(expert=False, reward=True), "it clones them first"),
         (Situation(expert=True), "unknown whether a person must be there"),
         (Situation(expert=True, robot=True), "leaves the decision and the safety to them"),
-        (Situation(expert=True, robot=False), "somewhat worse on two, with a third of its labels or less"),
+        (Situation(expert=True, robot=False), "the expert can act at a few steps of many attempts"),
     ],
 )
 def test_an_advice_says_why(usual, situation, said):
@@ -88,7 +88,9 @@ FACTS = [
     ({"taught": 7}, "7 demonstrations are few for any method"),
     ({"failures": 4}, "4 of the 30 episodes failed"),
     ({"channels": HAND + CUBE + BEFORE}, "places are known, of hand, cube, but not"),
-    ({"channels": HAND + CUBE + BEFORE}, "try --relative hand cube (docs"),
+    ({"channels": HAND + CUBE + BEFORE}, "try --relative hand cube; and"),
+    ({"channels": HAND + CUBE}, "leave out where they are with --ignore hand cube (docs"),
+    ({"channels": HAND + CUBE + BEFORE}, "with --ignore previous hand cube (docs"),
     ({"channels": HAND + BEFORE}, "try --ignore previous"),
     ({"defects": (NOT_FINITE,)}, "first mend the data: 1 defects would spoil training (not-finite)"),
 ]
@@ -100,6 +102,14 @@ def test_an_advice_begins_with_what_the_data_say(usual, found, said, situation):
     reasons = advise(replace(usual, **found), situation).reasons
     assert any(said in reason for reason in reasons)
     assert not any(said in reason for reason in advise(usual, situation).reasons)
+
+
+def test_few_demonstrations_are_enough_to_begin_with_where_an_expert_answers_in_simulation(usual):
+    advice = advise(replace(usual, taught=3, episodes=3), Situation(expert=True, robot=False))
+    assert not any("few for any method" in reason for reason in advice.reasons)
+    assert advice.demonstrations == (1, 10)
+    assert "demonstrations: 1 to 10 are enough to begin with (measured; docs/benchmarks.md)" in advice.lines()
+    assert "--gate-arg beta=0.05 --gate-arg ask=0 --rounds 8" in advice.commands[0]
 
 
 @pytest.mark.parametrize(

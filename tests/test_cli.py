@@ -328,7 +328,7 @@ def test_advice_follows_what_is_said_and_what_the_world_has(story, capsys):
         return capsys.readouterr().out.splitlines()[0]
 
     assert first() == "recommended: Behavioral Cloning"
-    assert first(*PICK) == "recommended: DAgger with the gate safe", "this world has a script, and is no robot"
+    assert first(*PICK) == "recommended: DAgger with the gate dagger", "this world has a script, and is no robot"
     said = "recommended: reinforcement learning from the demonstrations (DAPG, or the residual that needs fewer steps)"
     assert first(*PICK, "--expert", "no", "--reward", "yes") == said
     assert first("--expert", "yes", "--robot", "yes") == "recommended: DAgger with the gate hg"

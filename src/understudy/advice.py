@@ -35,7 +35,7 @@ class Advice:
     Args:
         method: `bc`, `dagger` or `dapg`.
         gate: of DAgger; None for other methods.
-        demonstrations: how many are usual for the method, smallest and largest.
+        demonstrations: how many to have, or to begin with where an expert answers: smallest and largest.
         reasons: one sentence each.
         commands: what to type next.
     """
@@ -54,10 +54,15 @@ class Advice:
             "dapg": "reinforcement learning from the demonstrations (DAPG, or the residual that needs fewer steps)",
         }[self.method]
         least, most = self.demonstrations
+        source = (
+            "are enough to begin with (measured; docs/benchmarks.md)"
+            if self.gate == "dagger"
+            else "are usual (received opinion; docs/choose.md says what was measured)"
+        )
         return [
             f"recommended: {name}",
             *(f"- {reason}" for reason in self.reasons),
-            f"demonstrations: {least} to {most} are usual (received opinion; docs/choose.md says what was measured)",
+            f"demonstrations: {least} to {most} {source}",
             *self.commands,
         ]
 
@@ -80,7 +85,7 @@ def advise(diagnosis: Diagnosis, situation: Situation, env: str | None = None, *
         why = f"in none of the {diagnosis.episodes} episodes did an expert drive or answer: record demonstrations first"
         where = "--robot NAME" if situation.robot else f"--env {world}"
         return Advice("bc", None, (50, 200), (why,), (f"understudy record {where} --expert {expert} --out DATA",))
-    reasons = list(_facts(diagnosis))
+    reasons = list(_facts(diagnosis, situation))
     if situation.expert:
         gate, why = _gate(situation, judged=diagnosis.successes + diagnosis.failures > 0)
         expert = f"human:{expert}" if gate == "hg" else expert
@@ -93,10 +98,13 @@ def advise(diagnosis: Diagnosis, situation: Situation, env: str | None = None, *
                 "`understudy dagger` collects in worlds, where human: simulates the person; on the robot itself a "
                 "person's device is an expert of your own, in Python (docs/methods/hg_dagger.md)"
             )
-        command = f"understudy dagger --env {world} --data {data} --expert {expert} --gate {gate} --out runs/{gate}"
+        sparsely = " --gate-arg beta=0.05 --gate-arg ask=0 --rounds 8" if gate == "dagger" else ""
+        command = (
+            f"understudy dagger --env {world} --data {data} --expert {expert} --gate {gate}{sparsely} --out runs/{gate}"
+        )
         if expert.endswith("EXPERT"):
             reasons.append("EXPERT is scripted where the world has a script, a policy folder, or an .npz of weights")
-        return Advice("dagger", gate, (20, 50), tuple(reasons), (command,))
+        return Advice("dagger", gate, (1, 10) if sparsely else (20, 50), tuple(reasons), (command,))
     named = "" if diagnosis.env_id or not env else f" --env {world}"  # for names, units and limits
     clone = f"understudy train bc --data {data}{named} --out runs/bc"
     measure = f"understudy evaluate runs/bc --env {world}"
@@ -118,7 +126,7 @@ def advise(diagnosis: Diagnosis, situation: Situation, env: str | None = None, *
     return Advice("bc", None, (50, 200), tuple(reasons), (clone, measure))
 
 
-def _facts(diagnosis: Diagnosis) -> list[str]:
+def _facts(diagnosis: Diagnosis, situation: Situation) -> list[str]:
     _, median, _ = diagnosis.lengths
     facts = []
     if diagnosis.errors:
@@ -138,16 +146,18 @@ def _facts(diagnosis: Diagnosis) -> list[str]:
         facts.append(f"the task is long ({median:g} steps), so small errors of a clone add up to states nobody showed")
     else:
         facts.append(f"the task is short ({median:g} steps), which favours cloning")
-    if diagnosis.taught < _FEW:
+    if diagnosis.taught < _FEW and not (situation.expert and situation.robot is False):
         facts.append(f"{diagnosis.taught} demonstrations are few for any method: record some more first")
     elif diagnosis.taught >= _MANY:
         facts.append(f"{diagnosis.taught} demonstrations are enough to see what cloning alone can do")
+    before = [_BEFORE] if any(channel.name.startswith(f"{_BEFORE}.") for channel in diagnosis.channels) else []
     if things := _things_apart(diagnosis):
         facts.append(
             f"places are known, of {', '.join(things)}, but not how far they are apart: where millimetres decide, try "
-            f"--relative {shlex.join(things)} (docs/methods/bc.md)"
+            f"--relative {shlex.join(things)}; and where the target is one of them, leave out where they are with "
+            f"--ignore {shlex.join(before + things)} (docs/methods/bc.md)"
         )
-    if any(channel.name.startswith(f"{_BEFORE}.") for channel in diagnosis.channels):
+    if before:
         facts.append(
             "channels repeat the step before, and so say what the expert just did, which misleads a clone: try "
             f"--ignore {_BEFORE}"
@@ -172,11 +182,9 @@ def _gate(situation: Situation, *, judged: bool) -> tuple[str, str]:
         return "safe", "no episode says whether it succeeded, which thrifty learns from: safe needs no verdicts"
     if situation.robot is None:
         return "thrifty", "unknown whether a person must be there: thrifty asks as seldom as a budget says"
-    return "safe", (
-        "in simulation the expert can drive where a classifier expects a deviation: of four tasks measured safe did "
-        "much better than plain DAgger on one, as well, within doubt, on one and somewhat worse on two, with a third "
-        "of its labels or less; thrifty, with a budget chosen for each task (--gate-arg budget=0.02), did better than "
-        "safe on three and as well on one"
+    return "dagger", (
+        "in simulation the expert can act at a few steps of many attempts, which are then the labels: on half of the "
+        "tasks measured that was far better than as many labels of whole demonstrations"
     )
 
 
