@@ -108,7 +108,7 @@ def test_few_demonstrations_are_enough_to_begin_with_where_an_expert_answers_in_
     advice = advise(replace(usual, taught=3, episodes=3), Situation(expert=True, robot=False))
     assert not any("few for any method" in reason for reason in advice.reasons)
     assert advice.demonstrations == (1, 10)
-    assert "demonstrations: 1 to 10 are enough to begin with (measured; docs/benchmarks.md)" in advice.lines()
+    assert "demonstrations: 1 to 10 to begin with (docs/benchmarks.md says what came of so few)" in advice.lines()
     assert "--gate-arg beta=0.05 --gate-arg ask=0 --rounds 8" in advice.commands[0]
 
 

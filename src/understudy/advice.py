@@ -55,7 +55,7 @@ class Advice:
         }[self.method]
         least, most = self.demonstrations
         source = (
-            "are enough to begin with (measured; docs/benchmarks.md)"
+            "to begin with (docs/benchmarks.md says what came of so few)"
             if self.gate == "dagger"
             else "are usual (received opinion; docs/choose.md says what was measured)"
         )
@@ -85,9 +85,9 @@ def advise(diagnosis: Diagnosis, situation: Situation, env: str | None = None, *
         why = f"in none of the {diagnosis.episodes} episodes did an expert drive or answer: record demonstrations first"
         where = "--robot NAME" if situation.robot else f"--env {world}"
         return Advice("bc", None, (50, 200), (why,), (f"understudy record {where} --expert {expert} --out DATA",))
-    reasons = list(_facts(diagnosis, situation))
-    if situation.expert:
-        gate, why = _gate(situation, judged=diagnosis.successes + diagnosis.failures > 0)
+    gate, why = _gate(situation, judged=diagnosis.successes + diagnosis.failures > 0)
+    reasons = list(_facts(diagnosis, few_will_do=gate == "dagger"))
+    if gate:
         expert = f"human:{expert}" if gate == "hg" else expert
         reasons += [
             "an expert can be asked on the states that the policy itself visits, which demonstrations lack",
@@ -126,7 +126,7 @@ def advise(diagnosis: Diagnosis, situation: Situation, env: str | None = None, *
     return Advice("bc", None, (50, 200), tuple(reasons), (clone, measure))
 
 
-def _facts(diagnosis: Diagnosis, situation: Situation) -> list[str]:
+def _facts(diagnosis: Diagnosis, *, few_will_do: bool) -> list[str]:
     _, median, _ = diagnosis.lengths
     facts = []
     if diagnosis.errors:
@@ -146,7 +146,7 @@ def _facts(diagnosis: Diagnosis, situation: Situation) -> list[str]:
         facts.append(f"the task is long ({median:g} steps), so small errors of a clone add up to states nobody showed")
     else:
         facts.append(f"the task is short ({median:g} steps), which favours cloning")
-    if diagnosis.taught < _FEW and not (situation.expert and situation.robot is False):
+    if diagnosis.taught < _FEW and not few_will_do:
         facts.append(f"{diagnosis.taught} demonstrations are few for any method: record some more first")
     elif diagnosis.taught >= _MANY:
         facts.append(f"{diagnosis.taught} demonstrations are enough to see what cloning alone can do")
@@ -175,7 +175,10 @@ def _things_apart(diagnosis: Diagnosis) -> list[str]:
     return things if len(things) > 1 else []
 
 
-def _gate(situation: Situation, *, judged: bool) -> tuple[str, str]:
+def _gate(situation: Situation, *, judged: bool) -> tuple[str | None, str]:
+    """The gate for the expert, and why; None where nobody can be asked, or that is unknown."""
+    if not situation.expert:
+        return None, ""
     if situation.robot:
         return "hg", "on a robot the person takes over when it matters: hg leaves the decision and the safety to them"
     if situation.robot is None and not judged:
